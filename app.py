@@ -1,0 +1,10 @@
+"""Launch the explorer: `python app.py [MODEL] [--port N] [--no-browser] [--host H] [--desktop]`."""
+
+from __future__ import annotations
+
+import sys
+
+from explorer.launch import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Scripts that draw the emoji data and train the demo models from it."""

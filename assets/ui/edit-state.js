@@ -1,0 +1,248 @@
+/* The edit state of one page: graph tables, options, selection, locks; every component repaints from it. */
+(function () {
+  "use strict";
+  const QS = (window.QS = window.QS || {});
+  const stores = (QS.stores = QS.stores || new Map());
+  const same = (a, b) => a.size === b.length && b.every((item) => a.has(item));
+
+  class Store extends EventTarget {
+    constructor(name) {
+      super();
+      this.name = name;
+      this.graph = null;
+      this.options = {};
+      this.base = null;
+      this.edit = 0;
+      this.rev = 0;
+      this.selected = new Set();
+      this.protected = new Set();
+      this.expanded = new Set();
+      this.folded = new Set();
+      this.overlay = {};
+      this.ramp = "ember";
+      this.publisher = null;
+      this.held = null;
+      this.hover = "";
+    }
+    emit(kind) {
+      this.dispatchEvent(new CustomEvent(kind));
+    }
+    on(kinds, work) {
+      for (const kind of kinds.split(" ")) this.addEventListener(kind, work);
+    }
+
+    // ---- what comes from Python
+    setGraph(raw) {
+      const graph = typeof raw === "string" ? (raw ? JSON.parse(raw) : null) : raw ? JSON.parse(JSON.stringify(raw)) : null;
+      const fresh = !this.graph || !graph || this.graph.model !== graph.model || this.graph.cards.length !== graph.cards.length;
+      this.graph = graph && QS.prepare(graph);
+      this.base = null;
+      if (fresh) {
+        this.expanded.clear();
+        this.folded.clear();
+        this.selected.clear();
+      }
+      this.emit("graph");
+    }
+    // False when the value answers an older state: then what Python is told next must come from the page.
+    setValue(value) {
+      if (!this.graph) return true;
+      if (this.base) {
+        this.held = value;
+        return true;
+      } // mid-gesture: wait for its end
+      const late = value.edit !== undefined && value.edit !== null && value.edit < this.edit;
+      if (value.options && !late) this.options = { ...value.options };
+      if (value.selected && !late) this.selected = new Set(value.selected);
+      if (value.protected && !late) this.protected = new Set(value.protected);
+      if (value.expanded && !late && !same(this.expanded, value.expanded)) {
+        this.expanded = new Set(value.expanded);
+        this.emit("layout");
+      }
+      if (value.overlay) {
+        this.overlay = value.overlay;
+        this.ramp = value.overlay.ramp || this.ramp;
+      }
+      this.rev = value.rev ?? this.rev;
+      this.emit("value");
+      return !late;
+    }
+    // ---- what goes to Python: the fields of a BlockGraph value that the page may change
+    fields() {
+      return {
+        options: { ...this.options },
+        selected: [...this.selected],
+        protected: [...this.protected],
+        expanded: [...this.expanded],
+        overlay: { ...this.overlay, ramp: this.ramp },
+        edit: this.edit,
+      };
+    }
+    publish(event) {
+      if (this.publisher) this.publisher(event);
+    }
+
+    // ---- who is meant
+    choicesOf(id) {
+      const card = this.graph.byId.get(id);
+      return card ? card.layers : this.graph.layers[id] ? [id] : [];
+    }
+    isProtected(id) {
+      for (let at = id; at; at = this.graph.byId.get(at)?.parent ?? this.graph.layers[at]?.block) {
+        if (this.protected.has(at)) return true;
+        if (!this.graph.byId.has(at) && !this.graph.layers[at]) return false;
+      }
+      return false;
+    }
+    lockedChoices() {
+      const locked = new Set();
+      for (const id of this.protected) for (const choice of this.choicesOf(id)) locked.add(choice);
+      return locked;
+    }
+    // Choices that an edit of these ids may touch: everything inside, less what is protected.
+    editable(ids) {
+      const locked = this.lockedChoices(),
+        found = new Set();
+      for (const id of ids) for (const choice of this.choicesOf(id)) if (!locked.has(choice)) found.add(choice);
+      return [...found];
+    }
+    // What a card holds, worked out once per recipe however many parts of the page show it.
+    holding(id) {
+      if (this.heldFor !== this.options || this.heldGraph !== this.graph) {
+        this.helds = new Map();
+        this.heldFor = this.options;
+        this.heldGraph = this.graph;
+      }
+      let held = this.helds.get(id);
+      if (!held) this.helds.set(id, (held = QS.holding(this.graph, this.options, this.choicesOf(id))));
+      return held;
+    }
+    // The whole selection if the id is part of it, else the id alone.
+    meant(id) {
+      return this.selected.has(id) ? [...this.selected] : [id];
+    }
+
+    // ---- gestures: begin, live changes from the same base, one event at the end
+    begin() {
+      if (!this.base) {
+        this.base = this.options;
+        this.totalsBefore = QS.totals(this.graph, this.base);
+      }
+    }
+    live(options) {
+      this.options = options;
+      this.emit("options");
+    }
+    shift(choices, steps) {
+      this.begin();
+      this.live(QS.shiftBits(this.graph, this.base, choices, steps));
+    }
+    set(choices, bits) {
+      this.begin();
+      this.live(QS.setBits(this.graph, this.base, choices, bits));
+    }
+    commit() {
+      const base = this.base,
+        held = this.held;
+      if (!base) return false;
+      const changed = Object.keys(this.options).some((name) => this.options[name] !== base[name]);
+      this.base = null;
+      this.held = null;
+      this.totalsBefore = null;
+      if (changed) this.edit += 1;
+      if (held) this.setValue(changed ? { ...held, options: null, selected: null } : held);
+      this.emit("options");
+      if (changed) this.publish("release");
+      return changed;
+    }
+    abandon() {
+      if (this.base) {
+        this.options = this.base;
+        this.commit();
+      }
+    }
+    setOption(choices, option) {
+      this.begin();
+      const next = { ...this.options };
+      for (const choice of choices)
+        if (option === QS.UNTOUCHED || this.graph.sensible.get(choice).has(option)) next[choice] = option;
+      this.live(next);
+      return this.commit();
+    }
+
+    // ---- selection, locks, folds
+    select(ids, mode = "set") {
+      const next = mode === "set" ? new Set() : new Set(this.selected);
+      for (const id of ids)
+        if (mode === "toggle" && next.has(id)) next.delete(id);
+        else next.add(id);
+      if (same(this.selected, [...next])) return;
+      this.selected = next;
+      this.edit += 1;
+      this.emit("select");
+      this.publish("select");
+    }
+    protect(ids) {
+      const on = !ids.every((id) => this.protected.has(id));
+      for (const id of ids)
+        if (on) this.protected.add(id);
+        else this.protected.delete(id);
+      this.edit += 1;
+      this.emit("protect");
+      this.publish("protect");
+    }
+    expand(id, on = !this.expanded.has(id)) {
+      if (on) this.expanded.add(id);
+      else this.expanded.delete(id);
+      this.edit += 1;
+      this.emit("layout");
+      this.publish("expand");
+    }
+    fold(id, on = !this.folded.has(id)) {
+      if (on) this.folded.add(id);
+      else this.folded.delete(id);
+      this.emit("layout");
+    }
+    setRamp(ramp) {
+      this.ramp = ramp;
+      this.edit += 1;
+      this.emit("value");
+      this.publish("ramp");
+    }
+    setHover(id) {
+      if (id !== this.hover) {
+        this.hover = id;
+        this.emit("hover");
+      }
+    }
+
+    // ---- colours: a number for an id, 0..1, or null where there is none
+    get byBits() {
+      return !this.overlay.name || this.overlay.name === "bits";
+    }
+    valueOf(id) {
+      const values = this.overlay.values || {};
+      return id in values ? values[id] : null;
+    }
+    paintOf(id, holding) {
+      if (this.byBits) return { color: QS.bitColor(this.graph, holding.mean, this.ramp), hatched: false, value: null };
+      const value = this.valueOf(id),
+        [low, high] = this.overlay.scale || [0, 1];
+      if (value === null) return { color: null, hatched: false, value: null };
+      this.hatchedSet = this.hatchedFor === this.overlay ? this.hatchedSet : new Set(this.overlay.hatched || []);
+      this.hatchedFor = this.overlay;
+      const level = QS.normalise(value, low, high, this.overlay.log);
+      return {
+        color: QS.rampColor(this.graph.ramps[this.ramp] || this.graph.ramps.ember, level),
+        hatched: this.hatchedSet.has(id),
+        value,
+      };
+    }
+  }
+
+  QS.store = (name) => {
+    const key = name || "main";
+    if (!stores.has(key)) stores.set(key, new Store(key));
+    return stores.get(key);
+  };
+})();

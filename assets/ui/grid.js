@@ -1,0 +1,109 @@
+/* A grid of pictures: rows are prompts and seeds, columns are recipes; every picture is its own. */
+(function () {
+  "use strict";
+  const QS = (window.QS = window.QS || {});
+  const el = QS.el;
+
+  QS.mountGrid = (element, { props, trigger, watch }) => {
+    const host = element.querySelector(".qs-root");
+    const table = el("table", { class: "qs-grid" }),
+      scroll = el("div", { class: "qs-gridscroll", tabindex: 0, role: "region", "aria-label": "Grid of pictures" }, table);
+    const empty = el("div", { class: "qs-empty" }),
+      note = el("div", { class: "qs-progress-line", role: "status" });
+    const cancel = el("button", {
+      type: "button",
+      class: "qs-textbutton",
+      text: "Cancel",
+      onclick: () => {
+        cancel.disabled = true;
+        trigger("cancel", {});
+      },
+    });
+    const track = el("div", { class: "qs-progress-track" }, el("i"));
+    const progress = el("div", { class: "qs-progress", hidden: true }, note, track);
+    const error = el("div", { class: "qs-error", role: "alert", hidden: true });
+    host.replaceChildren(error, progress, empty, scroll);
+    let value = {};
+
+    const fileName = (row, column) =>
+      `${column.title}-${row.title}-${row.detail || ""}`
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}]+/gu, "-")
+        .replace(/^-|-$/g, "")
+        .slice(0, 80) + ".png";
+
+    function cell(src, row, column, r, c) {
+      if (!src) return el("td", { class: "waiting", "aria-label": "not made yet" });
+      const open = () => {
+        props.value = { open: { row: r, column: c }, rev: value.rev };
+        trigger("open", {});
+      };
+      const image = el("img", { src, alt: `${column.title}: ${row.title}`, loading: "lazy", draggable: "false" });
+      return el(
+        "td",
+        {},
+        el(
+          "button",
+          { type: "button", class: "qs-cell", title: `Compare: ${column.title}`, dataset: { cell: `${r},${c}` }, onclick: open },
+          image,
+        ),
+        el(
+          "a",
+          {
+            class: "qs-download",
+            href: src,
+            download: fileName(row, column),
+            title: "Save this picture",
+            "aria-label": `Save ${column.title}, ${row.title}`,
+          },
+          QS.icon("download"),
+        ),
+      );
+    }
+    function head(kind, item) {
+      return el(
+        "th",
+        { scope: kind, title: [item.title, item.detail].filter(Boolean).join(" · ") },
+        el("b", { text: item.title }),
+        item.detail ? el("span", { text: item.detail }) : null,
+      );
+    }
+    function show() {
+      const columns = value.columns || [],
+        rows = value.rows || [];
+      empty.hidden = rows.length > 0 && columns.length > 0;
+      scroll.hidden = !empty.hidden;
+      empty.textContent = value.empty || "Choose prompts and recipes, then make the grid.";
+      error.hidden = !value.error;
+      error.textContent = value.error || "";
+      const p = value.progress;
+      progress.hidden = !p;
+      if (p) {
+        note.replaceChildren(
+          el("span", { text: `${p.text || "Working"} ${p.step ?? ""}${p.of ? `/${p.of}` : ""}` }),
+          el("span", { class: "qs-left", text: typeof p.left === "number" ? `${Math.ceil(p.left)} s left` : p.left || "" }),
+          cancel,
+        );
+        track.firstElementChild.style.width = p.of ? `${(100 * p.step) / p.of}%` : "100%";
+      } else cancel.disabled = false;
+      table.replaceChildren(
+        el("thead", {}, el("tr", {}, el("td", { class: "corner" }), ...columns.map((column) => head("col", column)))),
+        el(
+          "tbody",
+          {},
+          ...rows.map((row, r) =>
+            el("tr", {}, head("row", row), ...columns.map((column, c) => cell((row.cells || [])[c], row, column, r, c))),
+          ),
+        ),
+      );
+      host.dataset.rev = String(value.rev ?? "");
+    }
+    const take = (next) => {
+      value = { ...value, ...(next || {}) };
+      show();
+    };
+    watch("value", () => take(props.value));
+    take(props.value);
+    host.dataset.ready = "1";
+  };
+})();

@@ -1,0 +1,69 @@
+/* The figures of the recipe, live while one drags: bits per weight, MB, % of full precision, predicted PSNR. */
+(function () {
+  "use strict";
+  const QS = (window.QS = window.QS || {});
+  const el = QS.el;
+
+  QS.totalsStrip = (store) => {
+    const figure = (name, title) => {
+      const value = el("b"),
+        delta = el("i");
+      return {
+        value,
+        delta,
+        node: el("div", { class: "qs-figure", title, dataset: { figure: name } }, value, el("span", { text: name }), delta),
+      };
+    };
+    const bits = figure("bits / weight", "Stored bits per quantizable weight: codes, scales, zero points and codebooks");
+    const size = figure("stored", "Bytes of the quantizable layers as stored, 1 MB = 1,000,000 bytes");
+    const part = figure("of full", "Share of the full-precision bytes of the same layers");
+    const psnr = figure("predicted", "Predicted PSNR against full precision: each layer's damage from a table, added up");
+    const node = el(
+      "div",
+      { class: "qs-totals", role: "status", "aria-live": "off" },
+      bits.node,
+      size.node,
+      part.node,
+      psnr.node,
+    );
+
+    const change = (now, before, digits, unit = "") => {
+      if (
+        before === null ||
+        before === undefined ||
+        !Number.isFinite(now - before) ||
+        Math.abs(now - before) < 0.5 * 10 ** -digits
+      )
+        return "";
+      return `${now > before ? "+" : "−"}${Math.abs(now - before).toFixed(digits)}${unit}`;
+    };
+    const say = (item, text, delta) => {
+      if (item.value.textContent !== text) item.value.textContent = text;
+      if (item.delta.textContent !== delta) item.delta.textContent = delta;
+    };
+    function paint() {
+      if (!store.graph) return;
+      const now = QS.totals(store.graph, store.options),
+        before = store.totalsBefore || {};
+      store.figures = now;
+      const big = now.bytes >= 1e9;
+      say(bits, now.bits_per_weight.toFixed(2), change(now.bits_per_weight, before.bits_per_weight, 2));
+      say(size, QS.megabytes(now.bytes), change(now.megabytes, before.megabytes, big ? 0 : now.bytes >= 1e8 ? 1 : 2, " MB"));
+      say(part, `${now.percent.toFixed(1)} %`, change(now.percent, before.percent, 1));
+      part.node.querySelector("span").textContent = `of fp${store.graph.precision_bits}`;
+      psnr.node.hidden = now.psnr === null;
+      if (now.psnr !== null)
+        say(psnr, now.psnr === Infinity ? "exact" : `≈ ${now.psnr.toFixed(1)} dB`, change(now.psnr, before.psnr, 1));
+      psnr.node.classList.toggle("scaled", now.scaled > 0);
+    }
+    store.on("options value graph", QS.framed(paint));
+    paint();
+    return node;
+  };
+
+  // A strip of its own, for the top of a page.
+  QS.mountTotals = (element, { props }) => {
+    const store = QS.store(props.group);
+    element.querySelector(".qs-root").replaceChildren(QS.totalsStrip(store));
+  };
+})();

@@ -1,0 +1,51 @@
+"""What every predictor is held against: average bits, summed weight error, and ridge on one-hot options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.analysis.features import ERROR_FLOOR, Space, stored_bits_of, summed_error
+from engine.analysis.ridge import fit_ridge
+from engine.analysis.trials import Floats, Ints, TrialTable
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A quadratic in one number per recipe.
+
+    Attributes:
+        coefficients: highest power first.
+        column: recipe -> number.
+    """
+
+    coefficients: Floats
+    column: Callable[[Ints], Floats]
+
+    def predict(self, picks: Ints) -> Floats:
+        """[T] targets of recipes [T, C]."""
+        return np.polyval(self.coefficients, self.column(picks))
+
+
+def fit_bits(train: TrialTable, seed: int = 0) -> Curve:
+    """The target as a curve over average bits."""
+    return _curve(train, lambda picks: stored_bits_of(train.subject.space, picks))
+
+
+def fit_error(train: TrialTable, seed: int = 0) -> Curve:
+    """The target as a curve over the logarithm of the summed weight error."""
+    return _curve(train, lambda picks: log_error(train.subject.space, picks))
+
+
+def log_error(options: Space, picks: Ints) -> Floats:
+    """log of the summed relative weight error [T]."""
+    return np.log(summed_error(options, picks) + ERROR_FLOOR)
+
+
+def _curve(train: TrialTable, column: Callable[[Ints], Floats]) -> Curve:
+    return Curve(np.polyfit(column(train.picks), train.target, 2), column)
+
+
+CONTROLS = {"average bits": fit_bits, "weight error": fit_error, "ridge": fit_ridge}

@@ -1,0 +1,156 @@
+"""Fit everything to one set of folds: controls, ridge, damage models, networks, and a blend of the last two."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from engine.analysis.controls import CONTROLS
+from engine.analysis.damage import fit_member
+from engine.analysis.features import with_damage
+from engine.analysis.predictor import GnnMember, Kind, Member, Predictor
+from engine.analysis.ranking import spearman
+from engine.analysis.report import Report, report_of
+from engine.analysis.training import (
+    Epoch,
+    Frame,
+    Ranked,
+    Training,
+    frame_of,
+    hop_norms,
+    index_of,
+    train_network,
+)
+from engine.analysis.trials import FOLDS, Floats, Ints, TrialTable, folds, hold_back, subset
+
+MOMENT_RECIPES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Progress: everything but the networks is fitted for one fold."""
+
+    number: int
+    of: int
+
+
+KINDS = (Kind.DAMAGE, Kind.GNN, Kind.GUIDED)
+NETWORKS = (Kind.GNN, Kind.GUIDED)
+
+
+def fit_predictor(table: TrialTable, training: Training | None = None, kinds: Iterable[Kind] = KINDS,
+                  about: Mapping[str, str] | None = None) -> Iterator[Fold | Epoch | Predictor]:
+    """Progress records, then the predictor.
+
+    Args:
+        table: the trials.
+        training: settings of the networks.
+        kinds: what to fit besides the controls (ridge always is); with damage and networks also their blend.
+        about: study, trials and the like, kept with the predictor.
+    """
+    training, wanted = training or Training(), [kind for kind in KINDS if kind in set(kinds)]
+    held_out: dict[str, Floats] = {str(name): np.zeros(len(table)) for name in [*CONTROLS, *wanted]}
+    members: dict[str, list[Member]] = {}
+    hops: dict[str, list[list[float]]] = {}
+    splits = folds(len(table))
+    for number, (train, test) in enumerate(splits):
+        part = subset(table, train)
+        found: dict[str, Member] = {name: fit(part, number) for name, fit in CONTROLS.items()}
+        if Kind.DAMAGE in wanted:
+            found[Kind.DAMAGE] = fit_member(part, number)
+        yield Fold(number + 1, FOLDS)
+        for kind in NETWORKS:
+            if kind in wanted:
+                member = yield from _fit_network(table, train, training, number, guided=kind is Kind.GUIDED)
+                found[kind] = member
+                hops.setdefault(str(kind), []).append(_hop_spearman(member, table, test))
+        for name, model in found.items():
+            held_out[name][test] = model.predict(table.picks[test])
+            members.setdefault(str(name), []).append(model)
+    share, partner = 1.0, Kind.GNN
+    networks = [kind for kind in NETWORKS if kind in wanted]
+    if networks and Kind.DAMAGE in wanted:
+        partner = min(networks, key=lambda kind: _rmse(held_out[kind], table.target))
+        share, held_out[str(Kind.BLEND)] = _blend(held_out[Kind.DAMAGE], held_out[partner], table.target, splits)
+    candidates = tuple(str(kind) for kind in Kind if kind in held_out)
+    report = report_of(table, held_out, FOLDS, {k: tuple(map(float, np.mean(v, 0))) for k, v in hops.items()},
+                       candidates)
+    yield _predictor(table, members, (share, partner), held_out, report, training, about or {})
+
+
+def fitted(steps: Iterator[Fold | Epoch | Predictor]) -> Predictor:
+    """Run a fit to its end and keep only the predictor."""
+    for step in steps:
+        if isinstance(step, Predictor):
+            return step
+    raise AssertionError("a fit ends with its predictor")
+
+
+def _fit_network(table: TrialTable, train: Ints, training: Training, number: int, *,
+                 guided: bool) -> Generator[Epoch, None, GnnMember]:
+    fit, held = hold_back(train, number)
+    damage = fit_member(subset(table, fit), number).model.damage if guided else None
+    if damage is not None:
+        told = with_damage(table.subject.table, table.subject.graph, damage)
+        table = replace(table, subject=replace(table.subject, table=told))
+    centre, spread = float(table.target[train].mean()), float(table.target[train].std())
+    network = yield from train_network(table, (table.target - centre) / spread, fit, held, training, number)
+    frame = frame_of(table.subject)
+    norms = hop_norms(network, frame, index_of(table.subject, table.picks[held]))
+    trust = np.array([max(0.0, spearman(n, table.target[held])) for n in norms])
+    if training.ranked is Ranked.PARTS:
+        trust[1:] = trust[-1]
+    sample = index_of(table.subject, table.picks[fit[:MOMENT_RECIPES]])
+    moments = _moments(network, frame, sample)
+    return GnnMember(network, table.subject, damage, centre, spread, moments, trust[:-1])
+
+
+@torch.no_grad()
+def _moments(network: torch.nn.Module, frame: Frame, index: torch.Tensor) -> Floats:
+    """Mean and deviation of the node norms at each hop over the nodes pooled there (the released code takes all
+    nodes, section 7.3, slip 8), [hops, 2]."""
+    found = []
+    for h, roots in zip(network.hops(frame.rows, index, frame.wires), network.roots, strict=True):  # type: ignore[operator, arg-type]
+        norms = (h[roots] if roots else h).abs().sum(-1)
+        found.append((float(norms.mean()), float(norms.std()) or 1.0))
+    return np.array(found)
+
+
+def _hop_spearman(member: GnnMember, table: TrialTable, test: Ints) -> list[float]:
+    norms = hop_norms(member.network, frame_of(member.subject), index_of(member.subject, table.picks[test]))
+    return [spearman(n, table.target[test]) for n in norms]
+
+
+def _blend(damage: Floats, network: Floats, target: Floats, splits: list[tuple[Ints, Ints]]) -> tuple[float, Floats]:
+    """Share of the damage model from all held-out predictions; the held-out blend uses, per fold, the share that the
+    other folds' predictions give."""
+    blended = np.zeros_like(target)
+    for train, test in splits:
+        share = _share(damage[train], network[train], target[train])
+        blended[test] = share * damage[test] + (1 - share) * network[test]
+    return _share(damage, network, target), blended
+
+
+def _share(damage: Floats, network: Floats, target: Floats) -> float:
+    """Least squares of target - network on damage - network, within 0 to 1."""
+    apart = damage - network
+    scale = float((apart**2).sum())
+    return float(np.clip((apart * (target - network)).sum() / scale, 0, 1)) if scale else 0.5
+
+
+def _rmse(predicted: Floats, target: Floats) -> float:
+    return float(np.sqrt(((predicted - target) ** 2).mean()))
+
+
+def _predictor(table: TrialTable, members: dict[str, list[Member]], blend: tuple[float, Kind],
+               held_out: dict[str, Floats], report: Report, training: Training,
+               about: Mapping[str, str]) -> Predictor:
+    kept = {name: tuple(found) for name, found in members.items() if name in tuple(Kind)}
+    noise = {name: _rmse(held_out[name], table.target) for name in report.target if name in tuple(Kind)}
+    support = np.zeros(table.subject.space.offered.shape, np.int64)
+    np.add.at(support, (np.arange(table.picks.shape[1])[None], table.picks), 1)
+    return Predictor(table.subject, kept, *blend, Kind(report.chosen), noise, table.formula, table.term, support,
+                     report, replace(training, device="cpu"), dict(about))

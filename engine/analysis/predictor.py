@@ -1,0 +1,154 @@
+"""The fitted predictor: one member per fold and kind, predictions with their uncertainty, and what supports them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from engine.analysis.features import picks_of, stored_bits_of
+from engine.analysis.formula import BitsTerm
+from engine.analysis.network import Network
+from engine.analysis.report import Report
+from engine.analysis.training import Training, frame_of, index_of, predict_network
+from engine.analysis.trials import Floats, Ints, Subject
+from engine.core.errors import InputError
+from engine.core.option import Option
+
+LEAST_SUPPORT = 5  # trials that must hold an option of a layer before it counts as seen
+
+
+class Kind(StrEnum):
+    """What a member is.
+
+    RIDGE: one-hot options. DAMAGE: damage that adds up. GNN: the network on the graph (Qua2SeDiMo). GUIDED: the same
+    network, told the additive damage of every option as one more node feature. BLEND: damage and the better network.
+    """
+
+    RIDGE = "ridge"
+    DAMAGE = "damage"
+    GNN = "gnn"
+    GUIDED = "guided"
+    BLEND = "blend"
+
+
+class Member(Protocol):
+    """Anything that gives recipes [T, C] a target [T]."""
+
+    def predict(self, picks: Ints) -> Floats:
+        """[T]"""
+
+
+@dataclass(frozen=True, slots=True)
+class GnnMember:
+    """A trained network with the scale of its target.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        subject: the model it reads, with the features it was trained on.
+        damage: [C, K] the damages among those features; None where it has none.
+        centre, spread: of the target it was standardised with.
+        moments: [hops, 2] mean and deviation, over the training recipes, of the node norms pooled at each hop.
+        trust: [hops] weight of each hop's scores: rank correlation, on the validation part, of the norm that was
+            ranked (the hop's own, or that of all parts), at least 0.
+    """
+
+    network: Network
+    subject: Subject
+    damage: Floats | None
+    centre: float
+    spread: float
+    moments: Floats
+    trust: Floats
+
+    def predict(self, picks: Ints) -> Floats:
+        """[T] targets of recipes [T, C]."""
+        index = index_of(self.subject, picks)
+        return self.centre + self.spread * predict_network(self.network, frame_of(self.subject), index)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predicted targets of recipes.
+
+    Attributes:
+        mean: [T] over the members.
+        spread: [T] one standard deviation: disagreement of the members and error on held-out trials together.
+        unsupported: [T] share of layers at an option that hardly occurred in the trials.
+    """
+
+    mean: Floats
+    spread: Floats
+    unsupported: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """What a study taught about a model.
+
+    Attributes:
+        subject: the model.
+        members: kind -> one member per fold.
+        share: weight of the damage members in a blend.
+        partner: the networks that have the rest of it.
+        kind: the kind used unless another is asked for: the best on held-out trials.
+        noise: kind -> root mean squared error on held-out trials.
+        formula: the target.
+        term: its term in bits; None where bits and metrics are entangled.
+        support: [C, K] how many trials held each option.
+        report: held-out figures.
+        training: settings of the networks.
+        about: study, trials, images and the like.
+    """
+
+    subject: Subject
+    members: Mapping[str, tuple[Member, ...]]
+    share: float
+    partner: Kind
+    kind: Kind
+    noise: Mapping[str, float]
+    formula: str
+    term: BitsTerm | None
+    support: Ints
+    report: Report
+    training: Training
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def picks(self, recipes: Sequence[Mapping[str, Option]]) -> Ints:
+        """Recipes as option columns [T, C]."""
+        return picks_of(self.subject.space, self.subject.graph, recipes)
+
+    def predict(self, picks: Ints, kind: Kind | None = None) -> Prediction:
+        """Targets of recipes [T, C], with uncertainty."""
+        kind = kind or self.kind
+        each = self._each(picks, kind)
+        spread = np.sqrt(each.var(0) + self.noise[kind] ** 2)
+        seen = self.support[np.arange(picks.shape[1]), picks]
+        return Prediction(each.mean(0), spread, (seen < LEAST_SUPPORT).mean(-1))
+
+    def quality(self, picks: Ints, kind: Kind | None = None) -> Floats:
+        """[T] predicted targets without the formula's term in bits, which is known exactly."""
+        mean = self.predict(picks, kind).mean
+        return mean if self.term is None else mean - self.term.at(stored_bits_of(self.subject.space, picks))
+
+    def networks(self, kind: Kind | None = None) -> list[GnnMember]:
+        """The networks of a kind; by default the guided ones, else the plain ones.
+
+        Raises:
+            InputError: there are none.
+        """
+        kinds = [kind] if kind else [Kind.GUIDED, Kind.GNN]
+        for wanted in kinds:
+            found = [m for m in self.members.get(wanted, ()) if isinstance(m, GnnMember)]
+            if found:
+                return found
+        raise InputError("This predictor holds no such networks, so it has no embeddings; fit it with gnn or guided.")
+
+    def _each(self, picks: Ints, kind: Kind) -> Floats:
+        """[folds, T]"""
+        if kind is Kind.BLEND:
+            return self.share * self._each(picks, Kind.DAMAGE) + (1 - self.share) * self._each(picks, self.partner)
+        return np.stack([member.predict(picks) for member in self.members[kind]])

@@ -1,0 +1,1 @@
+"""Side-by-side ratios, both sides measured in one run; never absolute claims."""

@@ -1,0 +1,106 @@
+"""`lowbit`: Linear layers on bitsandbytes' packed kernels against full precision: resident memory and time per step.
+
+Sides are taken in turn within one process: the originals are released while a packed side runs and read back from the
+checkpoint afterwards, so that resident memory is what each side really needs. A step is one call of the denoiser.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.bench.machine import median
+from engine.core.option import parse_option
+from engine.export.verify import example_call
+from engine.live.model import Model, open_model
+from engine.quant.bnb import executed
+from engine.quant.qweight import QuantizedWeight
+
+METHODS = ("nf4", "fp4", "int8")
+WARM_UP = 1
+
+
+def run(model: str, rounds: int) -> dict[str, Any]:
+    """Per side: seconds per step, resident megabytes, bytes of the Linear weights; `ratio` = full time / nf4 time.
+
+    Args:
+        model: what to open.
+        rounds: steps per side, after one that does not count.
+    """
+    opened = open_model(model)
+    try:
+        return measured(opened, rounds)
+    finally:
+        opened.close()
+
+
+def measured(model: Model, rounds: int) -> dict[str, Any]:
+    """`run` on an open model, which is at full precision before and afterwards."""
+    layers = [layer for layer in model.structure.layers if layer.kind == "linear" and layer.name == layer.module]
+    by_module = {layer.module: layer for layer in layers}
+    packed = {method: {name: model.store.load(layer.name, parse_option(method)) for name, layer in by_module.items()}
+              for method in METHODS}
+    for tensor in (*model.denoiser.parameters(), *model.denoiser.buffers()):
+        tensor.data = tensor.data.clone()  # out of mapped files, whose pages are resident whoever needs them
+    inputs = example_call(model)
+    seconds: dict[str, list[float]] = {side: [] for side in ("full", *METHODS)}
+    resident: dict[str, list[float]] = {side: [] for side in seconds}
+    outputs: dict[str, torch.Tensor] = {}
+    for turn in range(rounds + WARM_UP):
+        for side in seconds:
+            found, took, memory = _side(model, packed.get(side), lambda name: model.originals.tensor(by_module[name]),
+                                        inputs)
+            outputs[side] = found
+            if turn >= WARM_UP:
+                seconds[side].append(took)
+                resident[side].append(memory)
+    total = sum(layer.weights for layer in model.structure.layers)
+    return {
+        "ratio": median(seconds["full"]) / median(seconds["nf4"]), "peer": "full precision, float32", "n": rounds,
+        "linear_share": sum(layer.weights for layer in layers) / total, "layers": len(layers),
+        **{f"{side}_seconds_per_step": median(values) for side, values in seconds.items()},
+        **{f"{side}_resident_mb": median(values) / 1e6 for side, values in resident.items()},
+        "full_linear_mb": sum(layer.weights for layer in layers) * torch.float32.itemsize / 1e6,
+        **{f"{method}_linear_mb": sum(w.size_bytes for w in weights.values()) / 1e6
+           for method, weights in packed.items()},
+        **{f"{method}_output_error": float((outputs[method] - outputs["full"]).norm() / outputs["full"].norm())
+           for method in METHODS},
+    }
+
+
+def _side(model: Model, weights: dict[str, QuantizedWeight] | None, original: Callable[[str], torch.Tensor],
+          inputs: dict[str, Any]) -> tuple[torch.Tensor, float, float]:
+    """Output, seconds and resident bytes of one step."""
+    if weights is None:
+        return _step(model, inputs)
+    with executed(model.denoiser, weights, reload=original):
+        return _step(model, inputs)
+
+
+def _step(model: Model, inputs: dict[str, Any]) -> tuple[torch.Tensor, float, float]:
+    memory = resident_bytes()
+    with torch.no_grad():
+        start = time.perf_counter()
+        result = model.denoiser(**inputs)
+        took = time.perf_counter() - start
+    first = result[0] if isinstance(result, (tuple, list)) else result
+    return first.detach().float(), took, memory
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process, after giving back what is free."""
+    gc.collect()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, AttributeError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

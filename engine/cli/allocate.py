@@ -1,0 +1,110 @@
+"""`allocate`: a budget and scores -> the recipe, with a bound on how much better any other could be."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from engine.allocate.allocators import ALLOCATORS, Settings, allocate
+from engine.core.errors import InputError
+
+PREFERRED = ("predictor", "measured", "weight-error")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, budget, allocator, and what it must respect."""
+    parser.add_argument("model", metavar="MODEL")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--bits", type=float, metavar="B", help="stored bits per weight, such as 3.5")
+    budget.add_argument("--size", metavar="SIZE", help="of the quantizable layers: 3MB, 1.2GB, or 40%%")
+    parser.add_argument("--method", default="knapsack", choices=sorted(ALLOCATORS))
+    parser.add_argument("--provider", metavar="P", help="whose scores: a name, or a scores file "
+                        f"(default: the first found of {', '.join(PREFERRED)})")
+    parser.add_argument("--out", metavar="FILE", help="where the recipe is written")
+    parser.add_argument("--options", nargs="+", metavar="OPTION", help="options on offer (default: all with a score)")
+    parser.add_argument("--pin", nargs="+", default=[], metavar="LAYER=OPTION", help="layers that keep an option")
+    parser.add_argument("--same", nargs="+", default=[], metavar="LAYER,LAYER", help="layers that share one option")
+    parser.add_argument("--quantize-all", action="store_true", help="leave no layer untouched, unless pinned")
+    parser.add_argument("--lambda", dest="weight", type=float, metavar="L",
+                        help="price of a bit per weight, for faithful (default: the least that fits)")
+    parser.add_argument("--draws", type=int, default=64, help="how many random recipes, for random")
+    parser.add_argument("--seed", type=int, default=0, help="of the random recipes")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Solve, write, and say size, damage and bound."""
+    from engine.allocate.problem import layer_problem
+    from engine.core.recipe import save_recipe
+    from engine.models.structure import read_structure
+
+    structure = read_structure(args.model)
+    scores = _scores(structure, ALLOCATORS[args.method].provider or args.provider, args.method)
+    problem = layer_problem(structure, scores, _budget(args, structure), _limits(args))
+    answer = allocate(problem, args.method, Settings(args.weight, args.draws, args.seed))
+    if args.out:
+        save_recipe(args.out, answer.recipe, structure)
+    result = {
+        "method": args.method, "provider": scores.provider, "unit": scores.unit, "budget_bytes": problem.budget_bytes,
+        "bits_per_weight": answer.bits_per_weight, "bytes": answer.bytes, "damage": answer.cost,
+        "bound": answer.bound, "gap": answer.gap, "proved": answer.proved, "seconds": answer.seconds,
+        "recipe": answer.recipe.hash, "out": args.out or "",
+    }
+    known = "proved optimal" if answer.proved else f"within {100 * answer.gap:.2f} % of the bound"
+    text = (f"{args.method} by {scores.provider}: {answer.bits_per_weight:.3f} bits per weight, "
+            f"{answer.bytes / 1e6:.3f} MB of {problem.budget_bytes / 1e6:.3f} MB\n"
+            f"damage {answer.cost:.4g} ({scores.unit}), no recipe of this size is below {answer.bound:.4g}: {known}, "
+            f"{answer.seconds:.2f} s" + (f"\nrecipe {answer.recipe.hash} in {args.out}" if args.out else ""))
+    return result, text
+
+
+def _budget(args: argparse.Namespace, structure: Any) -> int:
+    from engine.allocate.budget import bits_budget, parse_budget
+
+    return parse_budget(args.size, structure) if args.size else bits_budget(args.bits, structure)
+
+
+def _scores(structure: Any, wanted: str | None, method: str) -> Any:
+    """Scores by name, by file, or the best kind that is at hand."""
+    from engine.allocate.problem import blind_scores
+    from engine.providers.files import check_scores, find_scores, load_scores
+
+    if wanted and (wanted.endswith(".json") or Path(wanted).is_file()):
+        scores = load_scores(wanted)
+        check_scores(scores, structure)
+        return scores
+    found = find_scores(structure)
+    for name in [wanted] if wanted else [*PREFERRED, *found]:
+        if name in found:
+            return _completed(structure, found, name)
+    if not wanted and not ALLOCATORS[method].scored:
+        return blind_scores(structure)
+    raise InputError(f"There are no {wanted or ''}{' ' if wanted else ''}scores of {structure.model} for {method} "
+                     f"(at hand: {', '.join(found) or 'none'}); make them with sensitivity {structure.model} "
+                     f"--provider {wanted if wanted in PREFERRED[1:] else PREFERRED[-1]}, or with fit.")
+
+
+def _completed(structure: Any, found: dict[str, Any], name: str) -> Any:
+    """Measured damages cover few options; the others are scaled by weight error, as the explorer does."""
+    from dataclasses import replace
+
+    from engine.providers.table import damage_table
+
+    table = damage_table(structure, found, name)
+    rows = {choice: dict(row) for choice, row in table.values.items()}
+    return replace(found[name], layers=rows) if rows else found[name]
+
+
+def _limits(args: argparse.Namespace) -> Any:
+    from engine.allocate.problem import Limits
+    from engine.core.option import parse_option
+
+    pinned = {}
+    for text in args.pin:
+        name, found, option = text.rpartition("=")
+        if not found:
+            raise InputError(f"--pin takes LAYER=OPTION, got {text[:60]!r}.")
+        pinned[name] = parse_option(option)
+    options = tuple(parse_option(o) for o in args.options) if args.options else None
+    groups = tuple(tuple(part for part in text.split(",") if part) for text in args.same)
+    return Limits(options, pinned, groups, keep_untouched=not args.quantize_all)

@@ -1,0 +1,102 @@
+"""`evaluate`: a recipe's pictures against full precision on the same prompts and seeds, and against a reference set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from engine.cli.progress import followed
+from engine.cli.table import aligned
+from engine.core.errors import InputError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, recipe, and on how many pictures."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--recipe", metavar="FILE", required=True, help="recipe JSON, or a preset such as uaq-4")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--prompts", metavar="FILE", help="text file, one prompt per line (default: the final split)")
+    parser.add_argument("--part", default="final", choices=["study", "calibration", "final"])
+    parser.add_argument("--reference", metavar="DIR", help="folder of real pictures")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--floor", action="store_true", help="measure full precision against itself on other seeds")
+    parser.add_argument("--device", default="cpu")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Generate twice, measure, and print every metric with n and interval."""
+    from engine.core.recipe import Recipe, bits_per_weight, model_ref
+    from engine.live.apply import apply_all
+    from engine.live.generate import Picture, generate
+    from engine.live.model import open_model
+    from engine.metrics.compare import Reference, compare, distances, floor
+    from engine.metrics.features import find_extractor
+    from engine.providers.reference import reference_pictures
+
+    model = open_model(args.model, device=args.device)
+    recipe = _recipe(model, args.recipe)
+    request = _request(model, args, first=0)
+
+    def pictures(of: Recipe, wanted: Any, title: str) -> list[Any]:
+        apply_all(model, of)
+        events = generate(model, wanted, record_latents=True, exact=True)
+        return [e for e in followed(events, title) if isinstance(e, Picture)]
+
+    untouched = Recipe(model_ref(model.structure), {})
+    extractor = find_extractor(model.directory, args.device)
+    full = Reference(pictures(untouched, request, "full precision"), extractor)
+    other = pictures(untouched, _request(model, args, first=args.images), "other seeds") if args.floor else []
+    quantized = pictures(recipe, request, "quantized")
+    metrics = compare(full, quantized)
+    real = reference_pictures(Path(args.reference) if args.reference else None, model.directory, model.limits.width)
+    if real and args.images > 1:
+        metrics += distances([p.pixels for p in quantized], real, extractor, "reference")
+        metrics += distances([p.pixels for p in full.pictures], real, extractor, "reference_full")
+    if other:
+        metrics += floor(full, other)
+    bits = bits_per_weight(model.structure, recipe.options)
+    result = {
+        "model": args.model, "recipe": recipe.hash, "bits_per_weight": bits, "images": args.images,
+        "extractor": extractor.name,
+        "metrics": [{"name": m.name, "value": m.value if abs(m.value) != float("inf") else None, "low": _finite(m.low),
+                     "high": _finite(m.high), "n": m.n, "unit": m.unit} for m in metrics],
+    }
+    rows = [(m.name, f"{m.value:.4g}", f"[{m.low:.4g}, {m.high:.4g}]", m.n, m.unit) for m in metrics]
+    return result, f"{bits:.3f} stored bits per weight\n" + aligned(("metric", "value", "95 %", "n", "unit"), rows)
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) != float("inf") else None
+
+
+def _recipe(model: Any, text: str) -> Any:
+    from engine.core.presets import preset, uniform_presets
+    from engine.core.recipe import check, load_recipe
+
+    if text in {p.name for p in uniform_presets()}:
+        return preset(model.structure, text)
+    recipe = load_recipe(text)
+    check(model.structure, recipe)
+    return recipe
+
+
+def _request(model: Any, args: argparse.Namespace, first: int) -> Any:
+    from dataclasses import replace
+
+    from engine.providers.prompts import request_for, split_of
+
+    if not 1 <= args.images <= 4096:
+        raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
+    request = request_for(split_of(model), args.part, args.images, first=first, steps=args.steps,
+                          guidance=args.guidance)
+    if not args.prompts:
+        return request
+    try:
+        lines = [x.strip() for x in Path(args.prompts).read_text().splitlines() if x.strip()]
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InputError(f"Cannot read prompts from {args.prompts} ({failure}); pass a text file.") from None
+    if not lines:
+        raise InputError(f"{args.prompts} holds no prompts; write one per line.")
+    return replace(request, prompts=tuple(lines[i % len(lines)] for i in range(first, first + args.images)))

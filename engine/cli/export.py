@@ -1,0 +1,85 @@
+"""`export`: write a model under a recipe in one of several formats, reload it, compare it; or only show the plan."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from engine.core.errors import InputError
+from engine.core.graph import Structure
+from engine.core.recipe import Recipe
+
+FORMATS = ("packed", "recipe", "dequantized", "sdnq", "torchao", "bitsandbytes")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, recipe, format and where to."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--recipe", metavar="FILE", required=True, help="recipe JSON, or a preset such as uaq-4")
+    parser.add_argument("--format", default="packed", choices=FORMATS)
+    parser.add_argument("--out", metavar="DIR", help="new directory")
+    parser.add_argument("--plan", action="store_true", help="only show what the file would hold; needs no weights")
+    parser.add_argument("--accept-requantized", action="store_true",
+                        help="write even if layers cannot be held as the recipe says (they are listed)")
+    parser.add_argument("--device", default="cpu")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Plan on stderr, then write, reload and compare."""
+    from engine.export.exporting import Exported, export, plan_export, snippet
+
+    if args.plan:
+        from engine.models.structure import read_structure
+
+        structure = read_structure(args.model)
+        plan = plan_export(structure, recipe_named(structure, args.recipe), args.format)
+        return _described(plan), "\n".join(plan.lines())
+    if not args.out:
+        raise InputError("Name a new directory with --out, or use --plan to only see what the file would hold.")
+    from engine.live.model import open_model
+
+    model = open_model(args.model, device=args.device)
+    try:
+        recipe = recipe_named(model.structure, args.recipe)
+        print("\n".join(plan_export(model.structure, recipe, args.format).lines()), file=sys.stderr)
+        steps = export(model, recipe, args.format, args.out, accept_requantized=args.accept_requantized)
+        done = next(step for step in _shown(steps, len(model.structure.layers)) if isinstance(step, Exported))
+    finally:
+        model.close()
+    code = snippet(done.plan, args.out)
+    result = {
+        **_described(done.plan), "out": str(done.directory), "max_difference": done.difference.output,
+        "output_scale": done.difference.output_scale, "weight_difference": done.difference.weight,
+        "disk_bytes": done.denoiser_bytes, "total_bytes": done.total_bytes, "python": code,
+    }
+    return result, (f"{done.directory}: {done.denoiser_bytes / 1e6:,.2f} MB for the denoiser, "
+                    f"{done.total_bytes / 1e6:,.2f} MB in all; reloaded, largest difference to the preview "
+                    f"{done.difference.output:.3g} (outputs up to {done.difference.output_scale:.3g})\n\n{code}")
+
+
+def recipe_named(structure: Structure, text: str) -> Recipe:
+    """A recipe file, or a preset by name.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    from engine.core.presets import preset, uniform_presets
+    from engine.core.recipe import load_recipe
+
+    return preset(structure, text) if text in {p.name for p in uniform_presets()} else load_recipe(text)
+
+
+def _described(plan: Any) -> dict[str, Any]:
+    return {
+        "format": plan.format, "layers": plan.counts, "bytes": plan.bytes, "file_bytes": plan.file_bytes,
+        "packages": [str(package) for package in plan.packages],
+        "changes": [{"layer": c.layer, "wanted": str(c.wanted), "held": str(c.held), "reason": c.reason}
+                    for c in plan.changes],
+    }
+
+
+def _shown(steps: Any, layers: int) -> Any:
+    from engine.cli.progress import shown
+
+    return shown(steps, None, f"exporting {layers} layers", "step")

@@ -1,0 +1,35 @@
+"""`import`: another tool's mixed-precision file as a recipe, with an account of what could not be taken over."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+KINDS = ("apple", "mixdq", "sdnq")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The file, whose it is, the model it is for."""
+    parser.add_argument("file", metavar="FILE", help="Apple's palettization JSON, MixDQ's YAML or SDNQ's config.json")
+    parser.add_argument("--kind", required=True, choices=KINDS, help="which tool wrote it")
+    parser.add_argument("--model", metavar="MODEL", required=True, help="model the recipe is for; needs no weights")
+    parser.add_argument("--name", default="", help="which recipe, where the file holds several")
+    parser.add_argument("--out", metavar="RECIPE", required=True, help="recipe JSON to write")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Read, write the recipe, and list every difference on stderr."""
+    from engine.core.recipe import bits_per_weight, save_recipe
+    from engine.export.imported import import_recipe
+    from engine.models.structure import read_structure
+
+    structure = read_structure(args.model)
+    found = import_recipe(structure, args.file, args.kind, args.name)
+    save_recipe(args.out, found.recipe, structure)
+    first, *rest = found.lines()
+    print("\n".join(rest), file=sys.stderr)
+    bits = bits_per_weight(structure, found.recipe.options)
+    result = {"out": args.out, "layers": len(found.mapped), "nearly": dict(found.caveats),
+              "unknown": list(found.unknown), "untouched": list(found.unmentioned), "bits_per_weight": bits}
+    return result, f"{args.out}: {first}; {bits:.3f} stored bits per weight"

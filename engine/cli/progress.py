@@ -1,0 +1,31 @@
+"""Progress on stderr, with time left; results stay alone on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def shown(items: Iterable[T], total: int | None, title: str, unit: str = "") -> Iterator[T]:
+    """Pass items through, drawing a bar with the time left; silent where stderr is no terminal."""
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=total, desc=title, unit=unit or "it", file=sys.stderr,
+                    disable=not sys.stderr.isatty(), leave=False)
+
+
+def followed(events: Iterable[Any], title: str) -> Iterator[Any]:
+    """Pass events through; those that carry `index` and `of` move the bar and their `doing` stands beside it."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
+        for event in events:
+            if hasattr(event, "index") and hasattr(event, "of"):
+                bar.total = event.of
+                bar.update(event.index - bar.n)
+                if getattr(event, "doing", ""):
+                    bar.set_postfix_str(str(event.doing)[-40:], refresh=False)
+            yield event

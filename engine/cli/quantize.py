@@ -1,0 +1,39 @@
+"""`quantize`: build or resume a model's store, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from typing import Any
+
+from engine.cli.progress import shown
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, store directory and the options wanted."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--store", metavar="DIR", required=True, help="directory of the store; resumed if it exists")
+    parser.add_argument("--options", nargs="+", metavar="OPTION", default=None,
+                        help="such as uaq-4 kmeans_c-3; default: every sensible option of every layer")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Build, and say how fast and in how much memory."""
+    from engine.core.option import parse_option
+    from engine.live.model import open_model
+    from engine.live.store import build, requests
+
+    wanted = [parse_option(text) for text in args.options] if args.options else None
+    model = open_model(args.model, store=args.store)
+    todo = requests(model.store, wanted)
+    start, weights, built = time.perf_counter(), 0, 0
+    for record in shown(build(model.store, todo), len(todo), "quantizing", "layer"):
+        weights += record.weights
+        built += record.options
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result = {"store": str(args.store), "layers": len(todo), "options_built": built, "weights": weights,
+              "seconds": seconds, "weights_per_second": weights / seconds if weights else 0.0, "peak_bytes": peak}
+    return result, (f"{built} layer options in {seconds:.1f} s, {result['weights_per_second']:,.0f} weights/s, "
+                    f"peak memory {peak / 1e6:,.0f} MB, store {args.store}")

@@ -1,0 +1,101 @@
+"""`sensitivity`: scores per layer and option by a named provider."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.cli.progress import followed
+from engine.cli.table import aligned
+from engine.core.errors import InputError
+
+TOP = 12
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, provider and what it measures."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--provider", required=True, choices=sorted(PROVIDERS))
+    parser.add_argument("--out", metavar="FILE", help="scores JSON (default: the cache)")
+    parser.add_argument("--options", nargs="+", metavar="OPTION", help="options to score (default: the provider's own)")
+    parser.add_argument("--levels", nargs="+", default=["block", "layer"], choices=["stage", "block", "unit", "layer"],
+                        help="what is quantized alone (measured only)")
+    parser.add_argument("--around", nargs="+", default=["fp16", "uaq-4"], metavar="OPTION",
+                        help="what everything else is at while one is measured (measured only)")
+    parser.add_argument("--images", type=int, default=16, help="images per measurement (measured only)")
+    parser.add_argument("--partial", metavar="FILE", help="JSON lines kept while measuring, to resume (measured only)")
+    parser.add_argument("--device", default="cpu")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Score, save, and show the most fragile layers."""
+    from engine.core.option import parse_option
+    from engine.live.model import open_model
+    from engine.providers.files import save_scores, scores_path
+
+    model = open_model(args.model, device=args.device)
+    command = f"python -m engine sensitivity {args.model} --provider {args.provider}"
+    found = list(PROVIDERS[args.provider](model, args, command))
+    out = Path(args.out) if args.out else None
+    for index, scores in enumerate(found):
+        path = out if out and not index else _beside(out, scores.provider) if out else scores_path(
+            model.structure, scores.provider)
+        save_scores(path, scores)
+    first = found[0]
+    # The option most layers were scored at; of several, the narrowest tells most.
+    known = [o for o in map(parse_option, {o for t in first.layers.values() for o in t}) if not o.is_untouched]
+    counts = {str(o): sum(str(o) in t for t in first.layers.values()) for o in known}
+    option = str(min(known, key=lambda o: (-counts[str(o)], o.bits, o.method)))
+    ranked = sorted(((t[option], n) for n, t in first.layers.items() if option in t), reverse=True)
+    result = {"provider": first.provider, "model": args.model, "unit": first.unit, "scores": first.layers,
+              "blocks": first.blocks, "about": first.about, "providers": [s.provider for s in found]}
+    text = (f"{first.provider}, {first.unit}: {len(first.layers)} layers; most fragile at {option}:\n"
+            + aligned(("layer", "score"), [(n, v) for v, n in ranked[:TOP]]))
+    return result, text
+
+
+def _beside(out: Path, provider: str) -> Path:
+    stem = out.name.removesuffix(".json")
+    return out.with_name(f"{stem}.{provider}.json")
+
+
+def _options(args: argparse.Namespace) -> Any:
+    from engine.core.option import parse_option
+
+    return tuple(parse_option(t) for t in args.options) if args.options else None
+
+
+def _weight_error(model: Any, args: argparse.Namespace, command: str) -> Iterator[Any]:
+    from engine.core.record import Scores
+    from engine.providers.weight_error import weight_error
+
+    events = followed(weight_error(model, _options(args), command=command), "weight error")
+    return (event for event in events if isinstance(event, Scores))
+
+
+def _measured(model: Any, args: argparse.Namespace, command: str) -> Iterator[Any]:
+    from engine.core.option import FP16, parse_option
+    from engine.core.record import Scores
+    from engine.providers.measured import Plan, measure
+
+    if not 1 <= args.images <= 4096:
+        raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
+    options = _options(args)
+    around = tuple(None if text == str(FP16) else parse_option(text) for text in args.around)
+    chosen = {"options": options} if options else {}
+    plan = Plan(levels=tuple(args.levels), images=args.images, around=around, **chosen)
+    said = " ".join(map(str, plan.options))
+    command += (f" --options {said} --levels {' '.join(args.levels)} --around {' '.join(args.around)} "
+                f"--images {args.images}")
+    partial = Path(args.partial) if args.partial else None
+    events = followed(measure(model, plan, partial=partial, command=command), "measuring")
+    return (event for event in events if isinstance(event, Scores))
+
+
+# name -> (model, arguments, command line) -> iterator of Scores
+PROVIDERS: dict[str, Callable[[Any, argparse.Namespace, str], Iterator[Any]]] = {
+    "weight-error": _weight_error,
+    "measured": _measured,
+}

@@ -1,0 +1,200 @@
+"""A recipe: which option every layer takes, of which model, and where it came from; JSON in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine.core.errors import OptionError, RecipeError
+from engine.core.files import parse_json, read_json, write_json
+from engine.core.graph import Structure
+from engine.core.option import FP16, Option, options_for, parse_option
+from engine.core.sizes import bits_per_weight, default_option, file_bytes, full_bytes, recipe_bytes
+
+VERSION = 1
+SUFFIX = ".recipe.json"
+_KEYS = {"version", "model", "options", "activations", "provenance", "sizes", "metrics"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model a recipe was made for."""
+
+    id: str
+    denoiser_class: str
+    identity: str
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """layer -> option, with its model and origin. Layers it does not name are untouched.
+
+    Attributes:
+        model: the model it was made for.
+        options: choice name -> option.
+        activations: choice name -> {"bits", "scheme"}; empty = activations stay in full precision.
+        provenance: allocator, provider, study, budget, as far as they apply.
+        metrics: measured numbers that came with it.
+    """
+
+    model: ModelRef
+    options: Mapping[str, Option]
+    activations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def option(self, choice: str) -> Option:
+        """The option of a layer (by choice name); untouched where the recipe is silent."""
+        return self.options.get(choice, FP16)
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits that depend on the options and activations alone."""
+        options = {k: str(v) for k, v in self.options.items() if not v.is_untouched}
+        text = json.dumps([options, {k: dict(v) for k, v in self.activations.items()}], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def with_options(self, changes: Mapping[str, Option]) -> Recipe:
+        """The same recipe with some layers changed; its metrics and provenance no longer hold and are dropped."""
+        return replace(self, options={**self.options, **changes}, provenance={}, metrics={})
+
+
+def model_ref(structure: Structure) -> ModelRef:
+    """The reference a recipe for this model carries."""
+    return ModelRef(structure.model, structure.denoiser_class, structure.identity)
+
+
+def uniform(structure: Structure, option: Option | str) -> Recipe:
+    """Every layer at one option."""
+    chosen = parse_option(option) if isinstance(option, str) else option
+    return Recipe(model_ref(structure), {layer.name: chosen for layer in structure.choices},
+                  provenance={"allocator": "uniform", "option": str(chosen)})
+
+
+def uniform_bits(structure: Structure, bits: int) -> Recipe:
+    """Every layer at one bit-width of the default method."""
+    return uniform(structure, default_option(bits))
+
+
+def by_role(structure: Structure, bits: int, kept: int, roles: Iterable[str]) -> Recipe:
+    """`bits` everywhere but on the layers of these roles, which take `kept` bits."""
+    wanted = set(roles)
+    options = {layer.name: default_option(kept if layer.role in wanted else bits) for layer in structure.choices}
+    return Recipe(model_ref(structure), options,
+                  provenance={"allocator": "by role", "bits": bits, "kept": kept, "roles": sorted(wanted)})
+
+
+def difference(a: Recipe, b: Recipe) -> dict[str, tuple[Option, Option]]:
+    """Layers whose option differs, with both options; silent layers count as untouched."""
+    names = dict.fromkeys([*a.options, *b.options])
+    return {n: (a.option(n), b.option(n)) for n in names if a.option(n) != b.option(n)}
+
+
+def sizes(structure: Structure, recipe: Recipe) -> dict[str, float]:
+    """The size figures written into recipe files and shown in the explorer."""
+    return {
+        "bits_per_weight": bits_per_weight(structure, recipe.options),
+        "bytes": recipe_bytes(structure, recipe.options),
+        "file_bytes": file_bytes(structure, recipe.options),
+        "full_bytes": full_bytes(structure),
+    }
+
+
+def check(structure: Structure, recipe: Recipe, *, transfer: bool = False) -> None:
+    """Refuse a recipe that does not fit this model.
+
+    Raises:
+        RecipeError: it names unknown layers, options a layer cannot take, or another model
+            (identity alone may be overridden by `transfer`).
+    """
+    known = {layer.name: layer for layer in structure.choices}
+    unknown = [name for name in [*recipe.options, *recipe.activations] if name not in known]
+    if unknown:
+        raise RecipeError(
+            f"The recipe names {len(unknown)} layers that {structure.model} does not have (first: {unknown[0]!r}); "
+            f"open the model it was made for ({recipe.model.id or 'not stated'})."
+        )
+    for name, option in recipe.options.items():
+        if option not in options_for(known[name].kind):
+            raise RecipeError(f"{option} cannot be applied to {name}, a {known[name].kind} layer; choose another.")
+    identity = recipe.model.identity
+    if not transfer and structure.identity and identity and identity != structure.identity:
+        raise RecipeError(
+            f"The recipe was made for another model ({recipe.model.id}, identity {identity[:12]}); this is "
+            f"{structure.model}, identity {structure.identity[:12]}. Use transfer to apply it by name and shape, "
+            f"then measure again."
+        )
+
+
+def recipe_to_json(recipe: Recipe, structure: Structure | None = None) -> dict[str, Any]:
+    """The recipe file's content; with the structure, sizes are written too."""
+    ref = recipe.model
+    return {
+        "version": VERSION,
+        "model": {"id": ref.id, "revision": ref.revision, "denoiser_class": ref.denoiser_class,
+                  "identity": ref.identity},
+        "options": {name: str(option) for name, option in recipe.options.items()},
+        "activations": {name: dict(value) for name, value in recipe.activations.items()},
+        "provenance": dict(recipe.provenance),
+        "sizes": sizes(structure, recipe) if structure else {},
+        "metrics": dict(recipe.metrics),
+    }
+
+
+def recipe_from_json(data: Any, name: str = "The recipe") -> Recipe:
+    """The recipe in a JSON value.
+
+    Raises:
+        RecipeError: wrong shape, version, keys or options; one sentence that names the first offence.
+    """
+    if not isinstance(data, dict) or "options" not in data:
+        raise RecipeError(f"{name} is no recipe: expected a JSON object with version, model and options.")
+    unknown = set(data) - _KEYS
+    if unknown:
+        raise RecipeError(f"{name} has an unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(_KEYS))}.")
+    if data.get("version") != VERSION:
+        raise RecipeError(f"{name} has version {data.get('version')!r}; this program reads version {VERSION}.")
+    parts = {key: data.get(key) or {} for key in ("model", "options", "activations", "provenance", "metrics")}
+    for key, value in parts.items():
+        if not isinstance(value, dict):
+            raise RecipeError(f"{name}: {key} must be an object, got {type(value).__name__}.")
+    ref = parts["model"]
+    fields = ("id", "denoiser_class", "identity", "revision")
+    if not all(isinstance(ref.get(k, ""), str) for k in fields):
+        raise RecipeError(f"{name}: the model's id, denoiser_class, identity and revision must be text.")
+    return Recipe(ModelRef(*(ref.get(k, "") for k in fields)), _options(parts["options"], name),
+                  parts["activations"], parts["provenance"], parts["metrics"])
+
+
+def _options(raw: dict[str, Any], name: str) -> dict[str, Option]:
+    options = {}
+    for layer, text in raw.items():
+        try:
+            options[layer] = parse_option(text if isinstance(text, str) else repr(text))
+        except OptionError as error:
+            raise RecipeError(f"{name}, layer {layer[:80]!r}: {error}") from None
+    return options
+
+
+def parse_recipe(data: bytes | str, name: str = "The recipe") -> Recipe:
+    """The recipe in a file's content."""
+    return recipe_from_json(parse_json(data, name, RecipeError), name)
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a `*.recipe.json`.
+
+    Raises:
+        RecipeError: the file is missing, too large or no recipe.
+    """
+    return recipe_from_json(read_json(path, RecipeError), os.path.basename(path))
+
+
+def save_recipe(path: str | os.PathLike[str], recipe: Recipe, structure: Structure | None = None) -> None:
+    """Write a `*.recipe.json`, whole or not at all."""
+    write_json(path, recipe_to_json(recipe, structure))

@@ -1,0 +1,113 @@
+"""Stored bytes of a layer under an option: codes, scales, zero points and codebooks, exactly as files hold them.
+
+Formulas: Qua2SeDiMo's released code for `uaq` and `kmeans_*` (codes + parameters at the checkpoint's precision P);
+`rtn_g64` as SDNQ stores it (a 32-bit scale per group, and a 32-bit zero point where asymmetric); `nf4`, `fp4` and
+`int8` as bitsandbytes stores them (a 32-bit absmax per block of 64 weights, or per output channel).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from engine.core.graph import Structure
+from engine.core.layer import Layer
+from engine.core.option import FP16, METHODS, Option, options_for
+
+RTN_GROUP = 64
+RTN_ASYMMETRIC_UP_TO = 4
+BNB_BLOCK = 64  # consecutive weights of the flattened tensor
+BYTES_PER_MB = 1e6
+
+
+def overhead_bits(shape: tuple[int, ...], option: Option, precision_bits: int) -> int:
+    """Bits of everything but the codes. shape: [O, in, *kernel]."""
+    out_channels = shape[0]
+    if option.method == "uaq":
+        return 2 * precision_bits * out_channels
+    if option.method == "kmeans_c":
+        return (1 << option.bits) * precision_bits * out_channels
+    if option.method == "kmeans_a":
+        return (1 << option.bits) * precision_bits
+    if option.method == "rtn_g64":
+        groups = out_channels * rtn_groups(shape)
+        return groups * 32 * (2 if option.bits <= RTN_ASYMMETRIC_UP_TO else 1)
+    if option.method in ("nf4", "fp4"):
+        return 32 * math.ceil(math.prod(shape) / BNB_BLOCK)
+    if option.method == "int8":
+        return 32 * out_channels
+    return 0
+
+
+def rtn_group_count(channels: int) -> int:
+    """Groups along the input channels: SDNQ's rule, equal groups of 64 or, where 64 does not divide, larger ones.
+
+    The number of groups falls from the first candidate until it divides the channels: 64 * n fits only if exact,
+    so 130 channels are one group (not two of 65) and 200 are two of 100.
+    """
+    groups = channels // RTN_GROUP
+    if groups * RTN_GROUP == channels:
+        return max(groups, 1)
+    groups -= 1
+    while groups > 1 and channels % groups:
+        groups -= 1
+    return max(groups, 1)
+
+
+def rtn_groups(shape: tuple[int, ...]) -> int:
+    """Groups per output channel: a group spans input channels at one kernel position. shape: [O, in, *kernel]."""
+    return rtn_group_count(shape[1]) * math.prod(shape[2:])
+
+
+def stored_bytes(layer: Layer, option: Option, precision_bits: int) -> int:
+    """Bytes of one layer as stored (methods/qua2sedimo 1.3: floor of codes + floor of overhead)."""
+    if option.is_untouched:
+        return layer.weights * precision_bits // 8
+    codes = layer.weights * option.bits // 8
+    return codes + overhead_bits(layer.shape, option, precision_bits) // 8
+
+
+def stored_bits(layer: Layer, option: Option, precision_bits: int) -> float:
+    """Stored bits per weight, parameters included."""
+    return 8 * stored_bytes(layer, option, precision_bits) / layer.weights
+
+
+def full_bytes(structure: Structure) -> int:
+    """Bytes of all quantizable layers at full precision (tied copies counted)."""
+    return sum(stored_bytes(layer, FP16, structure.precision_bits) for layer in structure.layers)
+
+
+def recipe_bytes(structure: Structure, options: Mapping[str, Option]) -> int:
+    """Bytes of all quantizable layers under a recipe; layers it does not name are untouched."""
+    precision = structure.precision_bits
+    return sum(stored_bytes(layer, options.get(layer.choice, FP16), precision) for layer in structure.layers)
+
+
+def file_bytes(structure: Structure, options: Mapping[str, Option]) -> int:
+    """Bytes of everything the denoiser stores: quantized layers, biases, norms and tables."""
+    return recipe_bytes(structure, options) + structure.other_weights * structure.precision_bits // 8
+
+
+def bits_per_weight(structure: Structure, options: Mapping[str, Option]) -> float:
+    """Stored bits per quantizable weight: P * quantized bytes / full bytes (methods/qua2sedimo 1.3)."""
+    return structure.precision_bits * recipe_bytes(structure, options) / full_bytes(structure)
+
+
+def sensible_options(layer: Layer, precision_bits: int, options: Iterable[Option] | None = None) -> tuple[Option, ...]:
+    """The options worth offering: smaller than full precision and than every higher-bit option of their method.
+
+    The others are shown greyed and are never sampled or allocated.
+    """
+    offered = tuple(options_for(layer.kind) if options is None else options)
+    full = stored_bytes(layer, FP16, precision_bits)
+    size = {o: stored_bytes(layer, o, precision_bits) for o in offered}
+    return tuple(
+        o for o in offered
+        if o.is_untouched
+        or (size[o] < full and all(size[o] < size[p] for p in offered if p.method == o.method and p.bits > o.bits))
+    )
+
+
+def default_option(bits: int) -> Option:
+    """What a bare bit-width means: the default method `uaq`, or untouched."""
+    return FP16 if bits >= FP16.bits else Option(next(iter(METHODS)), bits)

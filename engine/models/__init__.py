@@ -1,0 +1,1 @@
+"""Models as files and modules: the catalogue, loading, layers, the traced graph; the only importer of diffusers."""

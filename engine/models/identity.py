@@ -1,0 +1,69 @@
+"""The identity of a model: a hash over the names, shapes and strided samples of its denoiser's weights.
+
+Constraints: fast (a few pages per tensor are read), and the same for a module and for the files it was loaded from.
+Samples are compared as float32 and the stored type does not enter, so float16 files opened in float32 keep their
+identity; the same model saved in another precision has other values, hence another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.core.errors import ModelError
+from engine.models.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SAMPLES = 64
+DIGITS = 32
+
+
+def identity_of(tensors: Mapping[str, Tensor]) -> str:
+    """32 hex digits that depend on names, shapes and samples, in no particular order of names."""
+    return _hash((name, tensors[name]) for name in sorted(tensors))
+
+
+def identity_of_module(module: nn.Module) -> str:
+    """Identity of a live module: of its parameters (shared ones under their first name)."""
+    return identity_of({name: p.detach() for name, p in module.named_parameters()})
+
+
+def identity_of_files(checkpoint: Checkpoint, names: Iterable[str]) -> str:
+    """Identity of stored parameters, or "" if the files do not hold all of `names` (a converted checkpoint).
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    names = sorted(names)
+    if not set(names) <= set(checkpoint.tensors):
+        return ""
+    return _hash(_stored(checkpoint, names))
+
+
+def _stored(checkpoint: Checkpoint, names: list[str]) -> Iterable[tuple[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    opened: dict[Any, Any] = {}
+    for name in names:
+        path = checkpoint.tensors[name].file
+        try:
+            if path not in opened:
+                opened[path] = safe_open(path, framework="pt", device="cpu")
+            yield name, opened[path].get_tensor(name)
+        except (OSError, SafetensorError) as failure:
+            raise ModelError(f"{path} cannot be read ({failure}); download the model again.") from None
+
+
+def _hash(items: Iterable[tuple[str, Tensor]]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in items:
+        digest.update(f"{name}|{'x'.join(map(str, tensor.shape))}|".encode())
+        flat = tensor.reshape(-1)
+        sample = flat[:: max(1, flat.numel() // SAMPLES)][:SAMPLES].to(device="cpu", dtype=torch.float32)
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:DIGITS]

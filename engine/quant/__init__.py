@@ -1,0 +1,1 @@
+"""Quantizers: weight tensors in, packed tensors out, and back; numpy, torch and numba, no models."""

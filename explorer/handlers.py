@@ -1,0 +1,293 @@
+"""What happens on each event: component values in, component values out; everything decided elsewhere.
+
+Handlers read component values, never event data: with fast gestures Gradio's event data can be the first one's.
+Each that makes pictures is a generator: its first item repaints at once, pictures follow as they are ready.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engine.core.errors import Cancelled, EngineError, RecipeError
+from engine.core.option import FP16, Option
+from engine.core.presets import preset
+from engine.core.recipe import (
+    SUFFIX,
+    Recipe,
+    bits_per_weight,
+    check,
+    difference,
+    load_recipe,
+    model_ref,
+    recipe_to_json,
+)
+from explorer.backend import Compared, Facts, LiveBackend, Made, Progress, Region, Restored, prompt_lines, single
+from explorer.context import Context, OpenModel, sentence
+from explorer.graphview.overlay import RAMPS
+from explorer.pictures import comparison, grid_column, progress
+from explorer.state import (
+    Settings,
+    ViewState,
+    edited,
+    fresh,
+    jumped,
+    options_from_browser,
+    pinned,
+    travelled,
+)
+from explorer.url import pack_options, unpack_options
+from explorer.worker import Waiting
+
+MAX_GRID = 64
+
+
+class Handlers:
+    """Bound to the shared context; every viewer's own state comes in and goes out as `ViewState`."""
+
+    def __init__(self, context: Context, first_model: str) -> None:
+        self.context = context
+        self.first_model = first_model
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    def arrive(self, request: gr.Request) -> tuple[ViewState, str]:
+        """State of a viewer who just loaded the page, from the address; and a sentence if that was damaged."""
+        query = dict(request.query_params) if request else {}
+        try:
+            return self.opened(query.get("model") or self.first_model, query)
+        except EngineError as error:
+            state, _ = self.opened(self.first_model, {})
+            return state, sentence(error)
+
+    def opened(self, name: str, query: Mapping[str, str]) -> tuple[ViewState, str]:
+        """A fresh view of a model, with recipe and settings of the address where they fit."""
+        model = self.context.model(name)
+        options, said = model.first_options(), ""
+        if query.get("r"):
+            try:
+                options = unpack_options(query["r"], model.order)
+            except RecipeError as error:
+                said = sentence(error)
+        return fresh(name, options, model.overlays[0][1], self.settings(model, query)), said
+
+    def settings(self, model: OpenModel, query: Mapping[str, str]) -> Settings:
+        """Settings from the address, the model's defaults elsewhere; nonsense is ignored, ranges are checked later."""
+        from engine.models.catalog import defaults_of
+        from engine.providers.prompts import first_prompt
+
+        steps, guidance = defaults_of(model.structure.model)
+        settings = Settings(prompt=query.get("prompt", first_prompt(model.structure.model)), steps=steps,
+                            guidance=guidance)
+        for key, kind in (("seed", int), ("steps", int), ("guidance", float), ("label", int)):
+            try:
+                settings = replace(settings, **{key: kind(query[key])})
+            except (KeyError, ValueError):
+                continue
+        return settings
+
+    # --- editing -----------------------------------------------------------------------------------------------
+
+    def released(self, state: ViewState, value: dict[str, Any] | None) -> ViewState:
+        """A gesture on graph, mixer or table ended: its options become a version."""
+        model = self.context.model(state.model)
+        value = value or {}
+        state = edited(state, options_from_browser(value.get("options"), model.order))
+        return self.looked(state, value)
+
+    def looked(self, state: ViewState, value: dict[str, Any] | None) -> ViewState:
+        """Selection, folding and protection of the page become part of the state."""
+        known = {b.id for b in self.context.model(state.model).structure.blocks} | set(
+            self.context.model(state.model).order)
+
+        def ids(key: str) -> tuple[str, ...]:
+            return tuple(i for i in (value or {}).get(key) or () if i in known)
+
+        ramp = ((value or {}).get("overlay") or {}).get("ramp")
+        return replace(state, selected=ids("selected"), expanded=ids("expanded"), protected=ids("protected"),
+                       ramp=ramp if ramp in RAMPS else state.ramp)
+
+    def undone(self, state: ViewState) -> ViewState:
+        """One version back."""
+        return travelled(state, -1)
+
+    def redone(self, state: ViewState) -> ViewState:
+        """One version forward."""
+        return travelled(state, 1)
+
+    def jumped_to(self, state: ViewState, at: int | None) -> ViewState:
+        """A version chosen in the history."""
+        return state if at is None else jumped(state, int(at))
+
+    def preset_chosen(self, state: ViewState, name: str | None) -> ViewState:
+        """A preset replaces the recipe, except on protected blocks."""
+        if not name:
+            return state
+        model = self.context.model(state.model)
+        recipe = preset(model.structure, name, model.backend.scores.get("weight-error"))
+        kept = self._protected_layers(state, model)
+        options = {n: state.options[n] if n in kept else o for n, o in recipe.options.items()}
+        return edited(state, options, name)
+
+    def file_loaded(self, state: ViewState, path: str | None) -> ViewState:
+        """A recipe file from the user's disk."""
+        if not path:
+            return state
+        model = self.context.model(state.model)
+        recipe = load_recipe(path)
+        check(model.structure, recipe)
+        return edited(state, {n: recipe.option(n) for n in model.order}, f"loaded {Path(path).name[:60]}")
+
+    def _protected_layers(self, state: ViewState, model: OpenModel) -> set[str]:
+        protected = set(state.protected)
+        return {n for b in model.structure.blocks if b.id in protected for n in b.layers} | protected
+
+    # --- pictures ----------------------------------------------------------------------------------------------
+
+    def compared(self, state: ViewState, against: str, session: str) -> Iterator[dict[str, Any]]:
+        """Values of the compare pane: progress, then the pictures. Superseded by the session's next one."""
+        model = self.context.model(state.model)
+        if model.backend.why_no_pictures:
+            yield {"error": model.backend.why_no_pictures, "progress": None}
+            return
+        (title_a, a), (title_b, b) = self._sides(state, model, against)
+        captions = (self._caption(model, title_a, a), self._caption(model, title_b, b))
+        recipes = tuple(Recipe(model_ref(model.structure), dict(o)) for o in (a, b))
+        for event in self._events(lambda cancel: model.backend.compare(a, b, state.settings, cancel), session):
+            if isinstance(event, Compared):
+                yield comparison(event, captions, recipes)  # type: ignore[arg-type]
+            elif isinstance(event, dict):
+                yield event
+
+    def _events(self, work: Any, session: str) -> Iterator[Any]:
+        """A job's events; progress and failures as pane values, a superseded job ends silently."""
+        worker = self.context.worker
+        job = worker.submit(work, session)
+        try:
+            for event in worker.events(job):
+                if isinstance(event, Waiting):
+                    yield {"progress": {"text": f"Waiting, {event.ahead} ahead", "step": 0, "of": 1, "left": ""}}
+                elif isinstance(event, Progress):
+                    yield {"progress": progress(event)}
+                else:
+                    yield event
+        except Cancelled:
+            yield {"progress": None}
+        except (EngineError, RuntimeError) as error:
+            yield {"progress": None, "error": sentence(error)}
+        finally:
+            job.cancel.set()
+
+    def _sides(self, state: ViewState, model: OpenModel, against: str) -> tuple[tuple[str, Any], tuple[str, Any]]:
+        if against == "pins" and {"A", "B"} <= set(state.pins):
+            return ("Pin A", state.pins["A"]), ("Pin B", state.pins["B"])
+        return ("Full precision", dict.fromkeys(model.order, FP16)), ("This recipe", state.options)
+
+    def _caption(self, model: OpenModel, title: str, options: Mapping[str, Option]) -> str:
+        return f"{title} · {bits_per_weight(model.structure, options):.2f} bits"
+
+    def restored(self, state: ViewState, region: dict[str, Any] | None, session: str) -> Iterator[Any]:
+        """Rows (block, share repaired) for a region of the difference map; pane values while it works."""
+        model = self.context.model(state.model)
+        try:
+            place = Region(**{k: max(0, int(region[k])) for k in ("index", "x", "y", "w", "h")}) if region else None
+        except (KeyError, TypeError, ValueError):
+            place = None
+        if place is None or not isinstance(model.backend, LiveBackend):
+            return
+        backend, rows = model.backend, []
+        work = partial(backend.restore, state.options, state.settings, place)
+        for event in self._events(work, session):
+            if isinstance(event, Restored):
+                rows.append([event.block, f"{100 * event.repair:.0f} %"])
+            elif isinstance(event, dict):
+                yield event
+        yield rows
+
+    def grid(self, state: ViewState, prompts: str, columns: list[str], session: str) -> Iterator[dict[str, Any]]:
+        """Prompts down, recipes across; each column's pictures appear as soon as they are made."""
+        model = self.context.model(state.model)
+        recipes = self._columns(state, model, columns)
+        lines = prompt_lines(prompts)
+        if len(lines) * len(recipes) * state.settings.count > MAX_GRID:
+            raise gr.Error(f"A grid has at most {MAX_GRID} pictures; choose fewer prompts, seeds or recipes.")
+        settings = replace(state.settings, prompt="\n".join(lines))
+        value: dict[str, Any] = {"columns": [], "rows": [], "progress": None}
+
+        def work(cancel: Any) -> Iterator[Any]:
+            for options in recipes.values():
+                yield from model.backend.make(options, settings, cancel)
+
+        titles = iter(recipes.items())
+        for event in self._events(work, session):
+            if isinstance(event, Made):
+                title, options = next(titles)
+                recipe = Recipe(model_ref(model.structure), dict(options))
+                value = grid_column(value, self._caption(model, title, options), event.pictures, recipe)
+                yield value
+            elif isinstance(event, dict):
+                yield {**value, **event}
+
+    def picked(self, state: ViewState, place: Any, prompts: str, columns: list[str]) -> ViewState | None:
+        """The view behind one cell of the grid: its prompt, seed and recipe; None where there is no such cell."""
+        model = self.context.model(state.model)
+        recipes = list(self._columns(state, model, columns).values())
+        try:
+            row, column = int(place["row"]), int(place["column"])
+            settings = single(replace(state.settings, prompt="\n".join(prompt_lines(prompts))), max(0, row))
+            return replace(edited(state, recipes[column]), settings=settings)
+        except (KeyError, TypeError, ValueError, IndexError):
+            return None
+
+    def _columns(self, state: ViewState, model: OpenModel, names: list[str]) -> dict[str, Mapping[str, Option]]:
+        table: dict[str, Mapping[str, Option]] = {"Full precision": dict.fromkeys(model.order, FP16)}
+        for name in names:
+            if name in state.pins:
+                table[f"Pin {name}"] = state.pins[name]
+            else:
+                table[name] = preset(model.structure, name, model.backend.scores.get("weight-error")).options
+        return {**table, "This recipe": state.options}
+
+    def facts(self, state: ViewState, session: str) -> Facts | None:
+        """Load the weights behind the graph; None where there are none or loading failed."""
+        model = self.context.model(state.model)
+        worker = self.context.worker
+        for event in worker.events(worker.submit(model.backend.load, f"{session}-load")):
+            if isinstance(event, Facts):
+                return event
+        return None
+
+    # --- pins and address --------------------------------------------------------------------------------------
+
+    def pin(self, state: ViewState, name: str) -> ViewState:
+        """Keep the current recipe under a name."""
+        return pinned(state, name)
+
+    def pin_rows(self, state: ViewState) -> list[list[str]]:
+        """Difference of the pins by layer."""
+        if not {"A", "B"} <= set(state.pins):
+            return []
+        ref = model_ref(self.context.model(state.model).structure)
+        a, b = (Recipe(ref, dict(state.pins[k])) for k in "AB")
+        return [[name, str(x), str(y)] for name, (x, y) in difference(a, b).items()]
+
+    def saved(self, state: ViewState) -> str:
+        """The recipe file for the browser to save: name and content, with a counter so that saving twice works."""
+        structure = self.context.model(state.model).structure
+        recipe = Recipe(model_ref(structure), dict(state.options), provenance={"allocator": "explorer"})
+        content = json.dumps(recipe_to_json(recipe, structure), indent=1, ensure_ascii=False)
+        name = f"{Path(state.model).stem}-{bits_per_weight(structure, state.options):.2f}bits-{recipe.hash[:6]}{SUFFIX}"
+        return json.dumps({"name": name, "content": content, "at": time.time()})
+
+    def address(self, state: ViewState) -> str:
+        """Query parameters of this view, as JSON for the page's history."""
+        model, s = self.context.model(state.model), state.settings
+        return json.dumps({"model": state.model, "r": pack_options(state.options, model.order), "prompt": s.prompt,
+                           "seed": s.seed, "steps": s.steps, "guidance": s.guidance})

@@ -1,0 +1,49 @@
+"""The page: places the panels, binds the wiring, hands out the ASGI application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from explorer.context import Context
+from explorer.graphview.components import BitMixer, BlockGraph
+from explorer.handlers import Handlers
+from explorer.panels import header, prompt, views
+from explorer.server import Binding, build_app
+from explorer.theme import build_theme, page_css
+from explorer.wiring import Parts, Wiring
+
+# As high as the window leaves: the mixer and the legend stay on the first screen.
+GRAPH_HEIGHT = "clamp(330px, calc(100vh - 424px), 720px)"
+
+
+def build(model: str, bound: Binding) -> Any:
+    """The ASGI application with one model open; structure and scores are read now, weights behind the page.
+
+    Raises:
+        ModelError: the model cannot be opened.
+    """
+    context = Context(bound)
+    handlers = Handlers(context, model)
+    opened = context.model(model)
+    state, _ = handlers.opened(model, {})
+    with gr.Blocks(title="Quantscape", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as page:
+        top = header.build(model)
+        with gr.Row(elem_id="body"):
+            with gr.Column(scale=5, min_width=640, elem_id="left"):
+                with gr.Row(elem_id="graph-bar", equal_height=True):
+                    gr.HTML("Colour by", elem_id="overlay-label", apply_default_css=False)
+                    overlay = gr.Dropdown(opened.overlays, value=state.overlay, label="Colour by", elem_id="overlay",
+                                          show_label=False, container=False, min_width=180, scale=2)
+                graph = BlockGraph(graph=opened.graph, height=GRAPH_HEIGHT, elem_id="graph")
+                mixer = BitMixer(elem_id="mixer")
+            with gr.Column(scale=3, min_width=420, elem_id="right"):
+                form = prompt.build(state.settings)
+                tabs = views.build()
+        parts = Parts(gr.State(None), top, form, tabs, graph, mixer, overlay,
+                      gr.Textbox(visible="hidden", elem_id="address"),
+                      gr.Textbox(visible="hidden", elem_id="download"))
+        Wiring(handlers, parts).connect(page)
+    page.queue(default_concurrency_limit=16)
+    return build_app(page, bound, theme=build_theme(), css=page_css())

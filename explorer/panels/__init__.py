@@ -1,0 +1,1 @@
+"""The parts of the page: each file builds its components and returns them; wiring is in `explorer.wiring`."""

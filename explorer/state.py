@@ -1,0 +1,124 @@
+"""What one viewer sees and has done, as an immutable record with pure transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from engine.core.option import FP16, Option, parse_option
+
+MAX_HISTORY = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is generated: the same for the full-precision and the quantized picture."""
+
+    prompt: str = ""
+    negative: str = ""
+    label: int = 0
+    seed: int = 0
+    steps: int = 20
+    guidance: float = 3.0
+    scheduler: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One entry of the edit history: what was changed and the recipe after it."""
+
+    title: str
+    options: Mapping[str, Option]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewState:
+    """Everything that belongs to one viewer.
+
+    Attributes:
+        model: name of the open model.
+        history: versions of the recipe, oldest first; `at` is the current one.
+        selected, protected, expanded: block ids.
+        overlay, ramp: what colours the graph, and with which colours.
+        settings: see `Settings`.
+        pins: name ("A", "B") -> pinned options.
+    """
+
+    model: str
+    history: tuple[Version, ...]
+    at: int = 0
+    selected: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    expanded: tuple[str, ...] = ()
+    overlay: str = ""
+    ramp: str = "ember"
+    settings: Settings = field(default_factory=Settings)
+    pins: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """The current recipe's options."""
+        return self.history[self.at].options
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an older version."""
+        return self.at > 0
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a newer version."""
+        return self.at + 1 < len(self.history)
+
+
+def fresh(model: str, options: Mapping[str, Option], overlay: str, settings: Settings) -> ViewState:
+    """The state of a model just opened."""
+    return ViewState(model, (Version("opened", dict(options)),), overlay=overlay, settings=settings)
+
+
+def edited(state: ViewState, options: Mapping[str, Option], title: str = "") -> ViewState:
+    """A new version on top of the current one; versions that were undone are dropped. No change, no version."""
+    if dict(options) == dict(state.options):
+        return state
+    title = title or describe_change(state.options, options)
+    history = (*state.history[: state.at + 1], Version(title, dict(options)))[-MAX_HISTORY:]
+    return replace(state, history=history, at=len(history) - 1)
+
+
+def travelled(state: ViewState, steps: int) -> ViewState:
+    """Undo (negative) or redo (positive), stopping at either end."""
+    return replace(state, at=max(0, min(len(state.history) - 1, state.at + steps)))
+
+
+def jumped(state: ViewState, at: int) -> ViewState:
+    """Go to one version of the history."""
+    return travelled(state, at - state.at)
+
+
+def pinned(state: ViewState, name: str) -> ViewState:
+    """Keep the current recipe under a name, to be compared with others."""
+    return replace(state, pins={**state.pins, name: dict(state.options)})
+
+
+def describe_change(before: Mapping[str, Option], after: Mapping[str, Option]) -> str:
+    """A short title: `12 layers to uaq-4`, `up_blocks.1.resnets.0.conv1: uaq-4 to uaq-3`."""
+    changed = [n for n in {**before, **after} if before.get(n, FP16) != after.get(n, FP16)]
+    targets = {str(after.get(n, FP16)) for n in changed}
+    if len(changed) == 1:
+        name = changed[0]
+        return f"{name}: {before.get(name, FP16)} to {after.get(name, FP16)}"
+    return f"{len(changed)} layers to {targets.pop() if len(targets) == 1 else 'other options'}"
+
+
+def options_from_browser(raw: object, known: Iterable[str]) -> dict[str, Option]:
+    """The options a browser sent, checked: every known layer once, every option parsed.
+
+    Raises:
+        ValueError: not a mapping of exactly the known layers.
+        OptionError: an option that does not exist.
+    """
+    names = set(known)
+    if not isinstance(raw, dict) or set(raw) != names:
+        raise ValueError("the page sent options of another model; reload it")
+    return {name: parse_option(str(text)) for name, text in raw.items()}
