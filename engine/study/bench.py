@@ -21,6 +21,7 @@ from engine.core.option import Option, parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.sizes import sensible_options
 from engine.live.apply import apply_all, restore
+from engine.live.arithmetic import exact_arithmetic
 from engine.live.cancel import Cancel
 from engine.live.generate import default_batch, pictures
 from engine.live.model import Model, open_model
@@ -97,18 +98,6 @@ class DiffusersBench:
 
     def _generate(self, cancel: Cancel | None) -> list[Picture]:
         return pictures(self.model, self._request, cancel=cancel, record_latents=True, exact=True, batch=self._batch)
-
-
-@contextlib.contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Plain float32 and kernels that give the same bits every time, on CUDA too; no effect on a CPU."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32
-    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = False, True, False, False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = before
 
 
 def environment_of(device: str, batch: int) -> Environment:

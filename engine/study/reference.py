@@ -58,7 +58,8 @@ class Reference:
         name, n = self._extractor.name, len(theirs)
         if n < 2:
             return []
-        found = [Measured(f"kernel_distance[{name}]", kernel_distance(self._features, theirs, paired=True), n, "", False)]
+        distance = kernel_distance(self._features, theirs, paired=True)
+        found = [Measured(f"kernel_distance[{name}]", distance, n, "", False)]
         if n >= IMAGES_PER_DIMENSION * self._extractor.dim:
             found.append(Measured(f"frechet[{name}]", frechet(self._features, theirs), n, "", False))
         return found
