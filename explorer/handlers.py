@@ -95,14 +95,24 @@ class Handlers:
 
     # --- editing -----------------------------------------------------------------------------------------------
 
-    def released(self, state: ViewState, value: dict[str, Any] | None) -> ViewState:
-        """A gesture on graph, mixer or table ended: its options become a version."""
-        model = self.context.model(state.model)
-        value = value or {}
-        state = edited(state, options_from_browser(value.get("options"), model.order))
-        return self.looked(state, value)
+    def released(self, state: ViewState, value: Mapping[str, Any] | None) -> ViewState:
+        """What the page changed by itself since this state becomes part of it: a new version, selection, protection.
 
-    def looked(self, state: ViewState, value: dict[str, Any] | None) -> ViewState:
+        Every event comes through here first, so that a button pressed right after a gesture acts on what the viewer
+        sees. A page that shows an older state (its answer is still on the way) takes nothing back.
+
+        Raises:
+            ValueError, OptionError: the page sent options of another model, or none that exist.
+        """
+        value = value or {}
+        edit = value.get("edit")
+        if not isinstance(edit, int) or edit <= state.edit:
+            return state
+        model = self.context.model(state.model)
+        state = edited(state, options_from_browser(value.get("options"), model.order))
+        return replace(self.looked(state, value), edit=edit)
+
+    def looked(self, state: ViewState, value: Mapping[str, Any] | None) -> ViewState:
         """Selection, folding and protection of the page become part of the state."""
         known = {b.id for b in self.context.model(state.model).structure.blocks} | set(
             self.context.model(state.model).order)

@@ -43,6 +43,7 @@ class ViewState:
         overlay, ramp: what colours the graph, and with which colours.
         settings: see `Settings`.
         pins: name ("A", "B") -> pinned options.
+        edit: how many of the page's own changes are in this state; the page counts them.
     """
 
     model: str
@@ -55,6 +56,7 @@ class ViewState:
     ramp: str = "ember"
     settings: Settings = field(default_factory=Settings)
     pins: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+    edit: int = 0
 
     @property
     def options(self) -> Mapping[str, Option]:

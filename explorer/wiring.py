@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,6 +50,8 @@ class Wiring:
     def __init__(self, handlers: Handlers, parts: Parts) -> None:
         self.handlers = handlers
         self.parts = parts
+        # From the clock, so that a page that outlives the server takes the next server's values too.
+        self.revisions = itertools.count(time.time_ns() // 1_000_000)
 
     # --- what a state looks like --------------------------------------------------------------------------------
 
@@ -56,7 +60,7 @@ class Wiring:
         p, model = self.parts, self.handlers.context.model(state.model)
         overlay = overlay_data(model.structure, model.backend.scores, state.overlay, state.ramp)
         value = view_value(state.options, overlay, selected=state.selected, protected=state.protected,
-                           expanded=state.expanded, rev=state.at + len(state.history), edit=edit)
+                           expanded=state.expanded, rev=next(self.revisions), edit=edit)
         versions = [(f"{i}. {v.title}", i) for i, v in enumerate(state.history)][::-1][:HISTORY_SHOWN]
         pins = ", ".join(sorted(state.pins))
         return {
@@ -121,7 +125,9 @@ class Wiring:
 
     def arriving(self, name: str | None = None) -> Callable[..., Iterator[Update]]:
         """Page load, or (with the model box as input) opening another model."""
-        def run(state: ViewState | None, chosen: str, against: str, request: gr.Request) -> Iterator[Update]:
+        def run(
+            state: ViewState | None, chosen: str, against: str, page: dict[str, Any], request: gr.Request
+        ) -> Iterator[Update]:
             try:
                 if name is None:
                     state, said = self.handlers.arrive(request)
@@ -133,6 +139,7 @@ class Wiring:
                 return
             if said:
                 gr.Warning(said)
+            state = replace(state, edit=page.get("edit") or 0)  # the page goes on counting
             yield self.opened(state)
             yield from self._loaded(state, request.session_hash or "")
             yield from self.pictures(state, against, request.session_hash or "")
@@ -150,17 +157,25 @@ class Wiring:
         except (EngineError, RuntimeError) as error:
             yield {pane: {"error": sentence(error), "progress": None}}
 
-    def editing(self, change: Callable[[ViewState, Any], ViewState]) -> Callable[..., Iterator[Update]]:
-        """A generator event: apply a pure change, repaint at once, then bring new pictures."""
-        def run(state: ViewState, value: Any, against: str, request: gr.Request) -> Iterator[Update]:
-            edit = value.get("edit") if isinstance(value, dict) else None
+    def editing(self, change: Callable[[ViewState, Any], ViewState] | None) -> Callable[..., Iterator[Update]]:
+        """A generator event: take what the page did, apply a pure change, repaint at once, then bring new pictures.
+
+        Without a change the event is the page's own gesture; its answer must not take back what was done since.
+        """
+        def run(
+            state: ViewState | None, value: Any, against: str, page: dict[str, Any], request: gr.Request
+        ) -> Iterator[Update]:
+            if state is None:  # the page has not been told what it shows
+                return
+            new = state
             try:
-                new = change(state, value)
+                new = seen = self.handlers.released(state, page)
+                new = change(seen, value) if change else seen
             except (EngineError, ValueError) as error:
                 gr.Warning(sentence(error) if isinstance(error, EngineError) else str(error))
-                yield self.painted(state)
+                yield self.painted(new)
                 return
-            yield self.painted(new, edit)
+            yield self.painted(new, new.edit if change is None else None)
             if new.options != state.options or (against == PINS and new.pins != state.pins):
                 yield from self.pictures(new, against, request.session_hash or "")
         return run
@@ -185,9 +200,10 @@ class Wiring:
         p, v = self.parts, self.parts.views
         live = {"outputs": self.outputs, "show_progress": "hidden", "trigger_mode": "multiple",
                 "concurrency_limit": None, "api_visibility": "private"}
-        page.load(self.arriving(), [p.state, p.header.model, v.against], **live)
-        p.header.model.input(self.arriving("chosen"), [p.state, p.header.model, v.against], **live)
-        p.graph.release(self.editing(self.handlers.released), [p.state, p.graph, v.against], **live)
+        arrival = [p.state, p.header.model, v.against, p.graph]
+        page.load(self.arriving(), arrival, **live)
+        p.header.model.input(self.arriving("chosen"), arrival, **live)
+        p.graph.release(self.editing(None), [p.state, p.address, v.against, p.graph], **live)
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
             event(self.selecting, [p.state, p.graph], show_progress="hidden", trigger_mode="always_last",
                   outputs=[p.state, v.block_title, v.options_chart], api_visibility="private")
@@ -202,7 +218,7 @@ class Wiring:
             (v.pin_a.click, lambda s, _: h.pin(s, "A"), v.history),
             (v.pin_b.click, lambda s, _: h.pin(s, "B"), v.history),
         ):
-            event(self.editing(change), [p.state, source, v.against], **live)
+            event(self.editing(change), [p.state, source, v.against, p.graph], **live)
         self._connect_pictures(live)
         self._connect_browser(page)
         page.unload(self.left)

@@ -14,6 +14,7 @@
       this.base = null;
       this.edit = 0;
       this.rev = 0;
+      this.waiting = true;
       this.selected = new Set();
       this.protected = new Set();
       this.expanded = new Set();
@@ -38,6 +39,7 @@
       this.graph = graph && QS.prepare(graph);
       this.base = null;
       if (fresh) {
+        this.waiting = true; // no edits before the recipe is here: they would be made on nothing
         this.expanded.clear();
         this.folded.clear();
         this.selected.clear();
@@ -47,12 +49,15 @@
     // False when the value answers an older state: then what Python is told next must come from the page.
     setValue(value) {
       if (!this.graph) return true;
+      // Each answer counts once: a framework may hand the same one over again, after the viewer went on editing.
+      if (value.rev && value.rev <= this.rev) return false;
       if (this.base) {
         this.held = value;
         return true;
       } // mid-gesture: wait for its end
       const late = value.edit !== undefined && value.edit !== null && value.edit < this.edit;
       if (value.options && !late) this.options = { ...value.options };
+      if (value.options) this.waiting = false;
       if (value.selected && !late) this.selected = new Set(value.selected);
       if (value.protected && !late) this.protected = new Set(value.protected);
       if (value.expanded && !late && !same(this.expanded, value.expanded)) {
@@ -134,10 +139,12 @@
       this.emit("options");
     }
     shift(choices, steps) {
+      if (this.waiting) return;
       this.begin();
       this.live(QS.shiftBits(this.graph, this.base, choices, steps));
     }
     set(choices, bits) {
+      if (this.waiting) return;
       this.begin();
       this.live(QS.setBits(this.graph, this.base, choices, bits));
     }
@@ -162,6 +169,7 @@
       }
     }
     setOption(choices, option) {
+      if (this.waiting) return false;
       this.begin();
       const next = { ...this.options };
       for (const choice of choices)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.core.activation import Activation, activation_from_json, activation_to_json
 from engine.core.errors import OptionError, RecipeError
 from engine.core.files import parse_json, read_json, write_json
 from engine.core.graph import Structure
@@ -37,14 +38,14 @@ class Recipe:
     Attributes:
         model: the model it was made for.
         options: choice name -> option.
-        activations: choice name -> {"bits", "scheme"}; empty = activations stay in full precision.
+        activations: choice name -> how its inputs are quantized; silent = they stay in full precision.
         provenance: allocator, provider, study, budget, as far as they apply.
         metrics: measured numbers that came with it.
     """
 
     model: ModelRef
     options: Mapping[str, Option]
-    activations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    activations: Mapping[str, Activation] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,12 +57,18 @@ class Recipe:
     def hash(self) -> str:
         """12 hex digits that depend on the options and activations alone."""
         options = {k: str(v) for k, v in self.options.items() if not v.is_untouched}
-        text = json.dumps([options, {k: dict(v) for k, v in self.activations.items()}], sort_keys=True)
+        inputs = {k: activation_to_json(v) for k, v in self.activations.items()}
+        text = json.dumps([options, inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def with_options(self, changes: Mapping[str, Option]) -> Recipe:
         """The same recipe with some layers changed; its metrics and provenance no longer hold and are dropped."""
         return replace(self, options={**self.options, **changes}, provenance={}, metrics={})
+
+    def with_activations(self, changes: Mapping[str, Activation | None]) -> Recipe:
+        """The same recipe with the inputs of some layers changed (None = full precision); as `with_options`."""
+        inputs = {k: v for k, v in {**self.activations, **changes}.items() if v is not None}
+        return replace(self, activations=inputs, provenance={}, metrics={})
 
 
 def model_ref(structure: Structure) -> ModelRef:
@@ -98,9 +105,9 @@ def difference(a: Recipe, b: Recipe) -> dict[str, tuple[Option, Option]]:
 def sizes(structure: Structure, recipe: Recipe) -> dict[str, float]:
     """The size figures written into recipe files and shown in the explorer."""
     return {
-        "bits_per_weight": bits_per_weight(structure, recipe.options),
-        "bytes": recipe_bytes(structure, recipe.options),
-        "file_bytes": file_bytes(structure, recipe.options),
+        "bits_per_weight": bits_per_weight(structure, recipe.options, recipe.activations),
+        "bytes": recipe_bytes(structure, recipe.options, recipe.activations),
+        "file_bytes": file_bytes(structure, recipe.options, recipe.activations),
         "full_bytes": full_bytes(structure),
     }
 
@@ -139,7 +146,7 @@ def recipe_to_json(recipe: Recipe, structure: Structure | None = None) -> dict[s
         "model": {"id": ref.id, "revision": ref.revision, "denoiser_class": ref.denoiser_class,
                   "identity": ref.identity},
         "options": {name: str(option) for name, option in recipe.options.items()},
-        "activations": {name: dict(value) for name, value in recipe.activations.items()},
+        "activations": {name: activation_to_json(value) for name, value in recipe.activations.items()},
         "provenance": dict(recipe.provenance),
         "sizes": sizes(structure, recipe) if structure else {},
         "metrics": dict(recipe.metrics),
@@ -168,7 +175,17 @@ def recipe_from_json(data: Any, name: str = "The recipe") -> Recipe:
     if not all(isinstance(ref.get(k, ""), str) for k in fields):
         raise RecipeError(f"{name}: the model's id, denoiser_class, identity and revision must be text.")
     return Recipe(ModelRef(*(ref.get(k, "") for k in fields)), _options(parts["options"], name),
-                  parts["activations"], parts["provenance"], parts["metrics"])
+                  _activations(parts["activations"], name), parts["provenance"], parts["metrics"])
+
+
+def _activations(raw: dict[str, Any], name: str) -> dict[str, Activation]:
+    settings = {}
+    for layer, value in raw.items():
+        try:
+            settings[layer] = activation_from_json(value)
+        except OptionError as error:
+            raise RecipeError(f"{name}, activations of layer {layer[:80]!r}: {error}") from None
+    return settings
 
 
 def _options(raw: dict[str, Any], name: str) -> dict[str, Option]:

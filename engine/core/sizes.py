@@ -2,7 +2,8 @@
 
 Formulas: Qua2SeDiMo's released code for `uaq` and `kmeans_*` (codes + parameters at the checkpoint's precision P);
 `rtn_g64` as SDNQ stores it (a 32-bit scale per group, and a 32-bit zero point where asymmetric); `nf4`, `fp4` and
-`int8` as bitsandbytes stores them (a 32-bit absmax per block of 64 weights, or per output channel).
+`int8` as bitsandbytes stores them (a 32-bit absmax per block of 64 weights, or per output channel). Activation
+tables count as bytes of the layer they belong to; online schemes store nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from engine.core.activation import SHIFT_BITS, STATIC, Activation
 from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, METHODS, Option, options_for
@@ -77,20 +79,58 @@ def full_bytes(structure: Structure) -> int:
     return sum(stored_bytes(layer, FP16, structure.precision_bits) for layer in structure.layers)
 
 
-def recipe_bytes(structure: Structure, options: Mapping[str, Option]) -> int:
-    """Bytes of all quantizable layers under a recipe; layers it does not name are untouched."""
-    precision = structure.precision_bits
-    return sum(stored_bytes(layer, options.get(layer.choice, FP16), precision) for layer in structure.layers)
+def table_bytes(layer: Layer, activation: Activation | None, precision_bits: int) -> int:
+    """Bytes of one layer's activation tables: step and zero point per timestep group, and where they are there a
+    scale per input channel and 2 bits of shift per group and input channel (DMQ, section 3)."""
+    if activation is None or activation.scheme != STATIC:
+        return 0
+    channels = layer.shape[1]
+    bits = 2 * precision_bits * activation.groups
+    bits += precision_bits * channels * activation.scaled + SHIFT_BITS * channels * activation.groups * activation.shifted
+    return math.ceil(bits / 8)
 
 
-def file_bytes(structure: Structure, options: Mapping[str, Option]) -> int:
-    """Bytes of everything the denoiser stores: quantized layers, biases, norms and tables."""
-    return recipe_bytes(structure, options) + structure.other_weights * structure.precision_bits // 8
+def recipe_bytes(structure: Structure, options: Mapping[str, Option],
+                 activations: Mapping[str, Activation] | None = None) -> int:
+    """Bytes of all quantizable layers under a recipe, activation tables included; layers it does not name are
+    untouched."""
+    precision, inputs = structure.precision_bits, activations or {}
+    return sum(stored_bytes(layer, options.get(layer.choice, FP16), precision)
+               + table_bytes(layer, inputs.get(layer.choice), precision) for layer in structure.layers)
 
 
-def bits_per_weight(structure: Structure, options: Mapping[str, Option]) -> float:
-    """Stored bits per quantizable weight: P * quantized bytes / full bytes (methods/qua2sedimo 1.3)."""
-    return structure.precision_bits * recipe_bytes(structure, options) / full_bytes(structure)
+def file_bytes(structure: Structure, options: Mapping[str, Option],
+               activations: Mapping[str, Activation] | None = None) -> int:
+    """Bytes of everything the denoiser stores: quantized layers with their tables, biases, norms and constants."""
+    return recipe_bytes(structure, options, activations) + structure.other_weights * structure.precision_bits // 8
+
+
+def bits_per_weight(structure: Structure, options: Mapping[str, Option],
+                    activations: Mapping[str, Activation] | None = None) -> float:
+    """Stored bits per quantizable weight: P * quantized bytes / full bytes (Qua2SeDiMo)."""
+    return structure.precision_bits * recipe_bytes(structure, options, activations) / full_bytes(structure)
+
+
+def bit_operations(structure: Structure, macs: Mapping[str, int], options: Mapping[str, Option],
+                   activations: Mapping[str, Activation] | None = None) -> int:
+    """BOPs of one call of the denoiser for one picture: sum of MACs x weight bits x activation bits.
+
+    Nominal bits, as the literature counts them; what stays in full precision counts with the checkpoint's. A layer
+    whose MACs are not given was not executed and counts nothing. Attention products are never quantized and left out.
+
+    Args:
+        structure: of the model.
+        macs: layer name -> multiply-adds per picture and call, see `engine.live.macs`.
+        options: choice name -> option; silent = untouched.
+        activations: choice name -> setting; silent = full precision.
+    """
+    precision, inputs = structure.precision_bits, activations or {}
+    total = 0
+    for layer in structure.layers:
+        option, activation = options.get(layer.choice, FP16), inputs.get(layer.choice)
+        weight_bits = precision if option.is_untouched else option.bits
+        total += macs.get(layer.name, 0) * weight_bits * (activation.bits if activation else precision)
+    return total
 
 
 def sensible_options(layer: Layer, precision_bits: int, options: Iterable[Option] | None = None) -> tuple[Option, ...]:

@@ -86,7 +86,11 @@ def view_value(
     rev: int = 0,
     edit: int | None = None,
 ) -> dict[str, Any]:
-    """A BlockGraph value. `edit`: the edit the answer belongs to, so that a late answer cannot undo a newer drag."""
+    """A BlockGraph value.
+
+    `edit`: the edit the answer belongs to, so that a late answer cannot undo a newer drag. `rev`: higher than that of
+    every value sent before; the page takes each once. 0 is always taken.
+    """
     value: dict[str, Any] = {
         "options": {name: str(option) for name, option in options.items()},
         "selected": list(selected), "protected": list(protected), "expanded": list(expanded),

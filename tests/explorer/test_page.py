@@ -63,7 +63,6 @@ def test_editing_changes_numbers_pictures_and_address(page: Any, served: str) ->
     page.wait_for_function("(old) => document.querySelector('#graph .qs-totals').innerText === old", arg=after)
 
 
-@pytest.mark.slow  # see test_two_viewers_do_not_disturb_each_other
 def test_dragging_a_card_is_one_version(page: Any, served: str) -> None:
     opened(page, served)
     wait_for_pictures(page)
@@ -79,7 +78,6 @@ def test_dragging_a_card_is_one_version(page: Any, served: str) -> None:
     page.wait_for_function("() => document.querySelector('#undo').disabled", timeout=WAIT_MS)
 
 
-@pytest.mark.slow  # see test_two_viewers_do_not_disturb_each_other
 def test_a_link_reopens_the_recipe(page: Any, served: str, browser: Any) -> None:
     opened(page, served)
     link = page.url
@@ -92,8 +90,6 @@ def test_a_link_reopens_the_recipe(page: Any, served: str, browser: Any) -> None
     other.context.close()
 
 
-# Lost its first edit once on a machine with other jobs; what the page does then is still to be found.
-@pytest.mark.slow
 def test_two_viewers_do_not_disturb_each_other(page: Any, served: str, browser: Any) -> None:
     opened(page, served)
     wait_for_pictures(page)
@@ -107,7 +103,6 @@ def test_two_viewers_do_not_disturb_each_other(page: Any, served: str, browser: 
     other.context.close()
 
 
-@pytest.mark.slow  # see test_two_viewers_do_not_disturb_each_other
 def test_recipes_are_saved_loaded_and_refused(page: Any, served: str, tmp_path: Path) -> None:
     opened(page, served)
     set_first_card(page, "3")
@@ -180,7 +175,6 @@ def test_a_grid_shows_prompts_against_recipes_and_opens_in_compare(page: Any, se
     page.wait_for_selector("#compare .qs-label:has-text('red apple')", timeout=WAIT_MS)
 
 
-@pytest.mark.slow  # see test_two_viewers_do_not_disturb_each_other
 def test_pins_are_compared_with_each_other(page: Any, served: str) -> None:
     opened(page, served)
     page.get_by_role("tab", name="History").click()
@@ -195,8 +189,6 @@ def test_pins_are_compared_with_each_other(page: Any, served: str) -> None:
     page.wait_for_selector("#compare .qs-caption:has-text('Pin A')", timeout=WAIT_MS)
 
 
-# Lost its first edit once on a machine with other jobs; what the page does then is still to be found.
-@pytest.mark.slow
 def test_presets_spare_what_is_protected(page: Any, served: str) -> None:
     opened(page, served)
     cards(page).first.focus()

@@ -1,8 +1,7 @@
-"""A browser, the story's servers and pages that record errors and requests."""
+"""The story's servers and pages that record errors and requests."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +12,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -34,17 +28,6 @@ def story_servers() -> Iterator[Callable[[str], Any]]:
     yield of
     for server in servers.values():
         server.stop()
-
-
-@pytest.fixture(scope="session")
-def browser(chromium_path: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield opened
-        with contextlib.suppress(Exception):
-            opened.close()
 
 
 RESET = """() => {
