@@ -42,7 +42,6 @@ def build(model: str, bound: Binding) -> Any:
                 form = prompt.build(state.settings)
                 tabs = views.build()
         parts = Parts(gr.State(None), top, form, tabs, graph, mixer, overlay,
-                      gr.Textbox(visible="hidden", elem_id="address"),
                       gr.Textbox(visible="hidden", elem_id="download"))
         Wiring(handlers, parts).connect(page)
     page.queue(default_concurrency_limit=16)

@@ -40,7 +40,6 @@ class Parts:
     graph: BlockGraph
     mixer: BitMixer
     overlay: gr.Dropdown
-    address: gr.Textbox
     download: gr.Textbox
 
 
@@ -60,7 +59,8 @@ class Wiring:
         p, model = self.parts, self.handlers.context.model(state.model)
         overlay = overlay_data(model.structure, model.backend.scores, state.overlay, state.ramp)
         value = view_value(state.options, overlay, selected=state.selected, protected=state.protected,
-                           expanded=state.expanded, rev=next(self.revisions), edit=edit)
+                           expanded=state.expanded, rev=next(self.revisions), edit=edit,
+                           address=self.handlers.address(state))
         versions = [(f"{i}. {v.title}", i) for i, v in enumerate(state.history)][::-1][:HISTORY_SHOWN]
         pins = ", ".join(sorted(state.pins))
         return {
@@ -70,7 +70,7 @@ class Wiring:
             p.views.pins: f"Pinned: {pins}." if pins else "Nothing is pinned.",
             p.views.difference: gr.update(value=(rows := self.handlers.pin_rows(state)), visible=bool(rows)),
             p.views.grid_columns: gr.update(choices=[*((f"Pin {n}", n) for n in sorted(state.pins)), *GRID_PRESETS]),
-            p.address: self.handlers.address(state), p.header.preset: "",
+            p.header.preset: "",
             **self.block(state),
         }
 
@@ -111,7 +111,7 @@ class Wiring:
         p = self.parts
         v, q = p.views, p.prompt
         h = p.header
-        return [p.state, p.graph, p.overlay, p.address, h.undo, h.redo, h.model, h.preset,
+        return [p.state, p.graph, p.overlay, h.undo, h.redo, h.model, h.preset,
                 v.history, v.pins, v.difference, v.block_title, v.options_chart, v.pane, v.restore,
                 v.grid_columns, v.grid_prompts, q.prompt, q.negative, q.label, q.suggestion, q.scheduler, q.seed,
                 q.steps, q.guidance]
@@ -189,7 +189,8 @@ class Wiring:
         ) -> Iterator[Update]:
             form = settings_from(prompt, negative, label, seed, steps, guidance, scheduler, count)
             state = replace(state, settings=form)
-            yield {self.parts.state: state, self.parts.address: self.handlers.address(state)}
+            yield {self.parts.state: state,
+                   self.parts.graph: {"address": self.handlers.address(state), "rev": next(self.revisions)}}
             yield from self.pictures(state, against, request.session_hash or "")
         return run
 
@@ -203,7 +204,7 @@ class Wiring:
         arrival = [p.state, p.header.model, v.against, p.graph]
         page.load(self.arriving(), arrival, **live)
         p.header.model.input(self.arriving("chosen"), arrival, **live)
-        p.graph.release(self.editing(None), [p.state, p.address, v.against, p.graph], **live)
+        p.graph.release(self.editing(None), [p.state, p.download, v.against, p.graph], **live)
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
             event(self.selecting, [p.state, p.graph], show_progress="hidden", trigger_mode="always_last",
                   outputs=[p.state, v.block_title, v.options_chart], api_visibility="private")
@@ -226,7 +227,6 @@ class Wiring:
     def _connect_browser(self, page: gr.Blocks) -> None:
         """What happens in the browser alone, or ends there; the scripts are in assets/ui."""
         p, quiet = self.parts, {"show_progress": "hidden", "api_visibility": "private"}
-        p.address.change(None, p.address, None, js="(text) => { QS.pushAddress(text); }")
         p.header.save.click(self.handlers.saved, p.state, p.download, **quiet)
         p.download.change(None, p.download, None, js="(text) => { QS.saveFile(text); }")
         p.header.theme.click(None, None, None, js="() => { QS.toggleTheme(); }")

@@ -69,6 +69,7 @@
         this.ramp = value.overlay.ramp || this.ramp;
       }
       this.rev = value.rev ?? this.rev;
+      if (value.address) QS.pushAddress(value.address);
       this.emit("value");
       return !late;
     }

@@ -134,7 +134,8 @@
     ).observe(root);
 
     const read = () => {
-      if (!store.setValue(props.value || {})) sync();
+      store.setValue(props.value || {});
+      sync(); // an answer may be partial, or older than what the page shows
     };
     watch("value", read);
     watch("graph", () => {

@@ -85,11 +85,13 @@ def view_value(
     expanded: Iterable[str] = (),
     rev: int = 0,
     edit: int | None = None,
+    address: str = "",
 ) -> dict[str, Any]:
     """A BlockGraph value.
 
     `edit`: the edit the answer belongs to, so that a late answer cannot undo a newer drag. `rev`: higher than that of
-    every value sent before; the page takes each once. 0 is always taken.
+    every value sent before; the page takes each once. 0 is always taken. `address`: JSON object of query parameters
+    that make the browser's address a link to this view.
     """
     value: dict[str, Any] = {
         "options": {name: str(option) for name, option in options.items()},
@@ -98,6 +100,8 @@ def view_value(
     }  # fmt: skip
     if edit is not None:
         value["edit"] = edit
+    if address:
+        value["address"] = address
     return value
 
 

@@ -96,10 +96,10 @@ class BlockGraph(_Json):
         (`gr.update(graph=...)`) send `graph_text`: a string costs the page far less than a tree of objects.
     value: {options: {choice: option}, selected, protected, expanded: [ids], overlay: {name, title, unit,
         values: {id: number}, text: {id: str}?, scale: [low, high], log, ramp, hatched: [ids], trust, ticks?, ends?},
-        rev, edit}; `card.view_value` and `overlay.make_overlay` / `overlay.bits_overlay` build it. Keys left out stay
-        as they are. `edit` counts the viewer's changes: a value that comes back with a smaller `edit` than the page's
-        is an answer to an older state and cannot take back what was done since (send it back as it came; leave it out
-        to overrule the page). `rev` rises with every value; one that is not above the last is not taken again.
+        rev, edit, address?}; `card.view_value` and `overlay.make_overlay` / `overlay.bits_overlay` build it. Keys left
+        out stay as they are. `edit` counts the viewer's changes: a value that comes back with a smaller `edit` than the
+        page's is an answer to an older state and cannot take back what was done since (send it back as it came; leave
+        it out to overrule the page). `rev` rises with every value; one that is not above the last is not taken again.
         It is mirrored in `data-rev`, for tests.
     events: `release` (options changed; one per gesture, from graph, mixer, table or keys), `select`, `protect`,
         `expand`, `ramp` (overlay.ramp chosen).
