@@ -30,6 +30,7 @@ from engine.core.recipe import (
     recipe_to_json,
 )
 from explorer.backend import Compared, Facts, LiveBackend, Made, Progress, Region, Restored, prompt_lines, single
+from explorer.blockpanel import layer_histogram, selected_layers
 from explorer.context import Context, OpenModel, sentence
 from explorer.graphview.overlay import RAMPS
 from explorer.pictures import comparison, grid_column, progress
@@ -123,6 +124,12 @@ class Handlers:
         ramp = ((value or {}).get("overlay") or {}).get("ramp")
         return replace(state, selected=ids("selected"), expanded=ids("expanded"), protected=ids("protected"),
                        ramp=ramp if ramp in RAMPS else state.ramp)
+
+    def overlay_chosen(self, state: ViewState, page: Mapping[str, Any]) -> ViewState:
+        """What colours the graph, chosen in the legend."""
+        wanted = (page.get("overlay") or {}).get("wanted")
+        known = {name for _, name in self.context.model(state.model).overlays}
+        return replace(state, overlay=wanted) if wanted in known else state
 
     def undone(self, state: ViewState) -> ViewState:
         """One version back."""
@@ -273,6 +280,20 @@ class Handlers:
             if isinstance(event, Facts):
                 return event
         return None
+
+    def histogram(self, state: ViewState, session: str) -> Any:
+        """Weights of the selection's largest layer as a figure; None without a selection or without weights."""
+        model = self.context.model(state.model)
+        layers = selected_layers(model, state)
+        if not layers or model.backend.why_no_pictures:
+            return None
+        largest = max(layers, key=lambda layer: layer.weights)
+        job = self.context.worker.submit(lambda cancel: layer_histogram(model, largest, cancel), f"{session}-weights")
+        try:
+            figures = [e for e in self.context.worker.events(job) if not isinstance(e, (Waiting, Progress))]
+        except (Cancelled, EngineError, RuntimeError):  # a newer selection; or the pane has said why already
+            return None
+        return figures[-1] if figures else None
 
     # --- pins and address --------------------------------------------------------------------------------------
 

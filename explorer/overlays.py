@@ -28,16 +28,18 @@ def overlay_names(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
 
 def overlay_data(structure: Structure, scores: Mapping[str, Scores], name: str, ramp: str) -> dict[str, Any]:
     """One overlay as the graph takes it; an unknown name is the bits."""
+    choices = [list(pair) for pair in overlay_names(scores)]
     if name not in scores:
-        return bits_overlay(ramp)
+        return {**bits_overlay(ramp), "choices": choices}
     record = scores[name]
     option = reference(record)
     values, summed = folded(structure, record, option)
     title, unit = TITLES.get(name, (name, record.unit))
     # The scale is that of the blocks, which are what is seen first; layers beyond it are held at its ends.
     scale = scale_of((values[b.id] for b in structure.level("block") if b.id in values), log=True)
-    return make_overlay(name, title, values, unit=f"{unit} at {option}", log=True, ramp=ramp, hatched=summed,
-                        trust=record.trust, low_text="robust", high_text="fragile", scale=scale)
+    overlay = make_overlay(name, title, values, unit=f"{unit} at {option}", log=True, ramp=ramp, hatched=summed,
+                           trust=record.trust, low_text="robust", high_text="fragile", scale=scale)
+    return {**overlay, "choices": choices}
 
 
 def folded(structure: Structure, scores: Scores, option: str) -> tuple[dict[str, float], list[str]]:

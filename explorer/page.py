@@ -15,7 +15,7 @@ from explorer.theme import build_theme, page_css
 from explorer.wiring import Parts, Wiring
 
 # As high as the window leaves: the mixer and the legend stay on the first screen.
-GRAPH_HEIGHT = "clamp(330px, calc(100vh - 424px), 720px)"
+GRAPH_HEIGHT = "clamp(330px, calc(100vh - 384px), 720px)"
 
 
 def build(model: str, bound: Binding) -> Any:
@@ -32,16 +32,12 @@ def build(model: str, bound: Binding) -> Any:
         top = header.build(model)
         with gr.Row(elem_id="body"):
             with gr.Column(scale=5, min_width=640, elem_id="left"):
-                with gr.Row(elem_id="graph-bar", equal_height=True):
-                    gr.HTML("Colour by", elem_id="overlay-label", apply_default_css=False)
-                    overlay = gr.Dropdown(opened.overlays, value=state.overlay, label="Colour by", elem_id="overlay",
-                                          show_label=False, container=False, min_width=180, scale=2)
                 graph = BlockGraph(graph=opened.graph, height=GRAPH_HEIGHT, elem_id="graph")
                 mixer = BitMixer(elem_id="mixer")
             with gr.Column(scale=3, min_width=420, elem_id="right"):
                 form = prompt.build(state.settings)
                 tabs = views.build()
-        parts = Parts(gr.State(None), top, form, tabs, graph, mixer, overlay,
+        parts = Parts(gr.State(None), top, form, tabs, graph, mixer,
                       gr.Textbox(visible="hidden", elem_id="download"))
         Wiring(handlers, parts).connect(page)
     page.queue(default_concurrency_limit=16)

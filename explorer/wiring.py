@@ -39,7 +39,6 @@ class Parts:
     views: ViewsPanel
     graph: BlockGraph
     mixer: BitMixer
-    overlay: gr.Dropdown
     download: gr.Textbox
 
 
@@ -88,7 +87,7 @@ class Wiring:
         painted[p.graph] = gr.update(graph=model.graph, value=painted[p.graph])
         return {
             **painted,
-            p.header.model: state.model, p.overlay: gr.update(choices=model.overlays, value=state.overlay),
+            p.header.model: state.model,
             p.prompt.prompt: s.prompt, p.prompt.seed: s.seed, p.prompt.steps: s.steps, p.prompt.guidance: s.guidance,
             p.prompt.label: s.label,
         }
@@ -111,7 +110,7 @@ class Wiring:
         p = self.parts
         v, q = p.views, p.prompt
         h = p.header
-        return [p.state, p.graph, p.overlay, h.undo, h.redo, h.model, h.preset,
+        return [p.state, p.graph, h.undo, h.redo, h.model, h.preset,
                 v.history, v.pins, v.difference, v.block_title, v.options_chart, v.pane, v.restore,
                 v.grid_columns, v.grid_prompts, q.prompt, q.negative, q.label, q.suggestion, q.scheduler, q.seed,
                 q.steps, q.guidance]
@@ -207,7 +206,7 @@ class Wiring:
         p.graph.release(self.editing(None), [p.state, p.download, v.against, p.graph], **live)
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
             event(self.selecting, [p.state, p.graph], show_progress="hidden", trigger_mode="always_last",
-                  outputs=[p.state, v.block_title, v.options_chart], api_visibility="private")
+                  outputs=[p.state, v.block_title, v.options_chart, v.histogram], api_visibility="private")
         h = self.handlers
         for event, change, source in (
             (p.header.undo.click, lambda s, _: h.undone(s), v.history),
@@ -215,7 +214,7 @@ class Wiring:
             (p.header.preset.input, h.preset_chosen, p.header.preset),
             (p.header.load.upload, h.file_loaded, p.header.load),
             (v.history.input, h.jumped_to, v.history),
-            (p.overlay.input, lambda s, name: replace(s, overlay=name), p.overlay),
+            (p.graph.overlay, h.overlay_chosen, p.graph),
             (v.pin_a.click, lambda s, _: h.pin(s, "A"), v.history),
             (v.pin_b.click, lambda s, _: h.pin(s, "B"), v.history),
         ):
@@ -278,10 +277,15 @@ class Wiring:
             yield {self.parts.views.tabs: gr.Tabs(selected="compare")}
             yield from self.pictures(picked, "full", request.session_hash or "")
 
-    def selecting(self, state: ViewState, value: dict[str, Any]) -> Update:
-        """Selection changed: the block tab follows."""
-        state = self.handlers.looked(state, value)
-        return {self.parts.state: state, **self.block(state)}
+    def selecting(self, state: ViewState | None, value: dict[str, Any], request: gr.Request) -> Iterator[Update]:
+        """Selection changed: the block tab follows, the weights of its largest layer as soon as the device is free."""
+        if state is None:
+            return
+        before, state = state.selected, self.handlers.looked(state, value)
+        yield {self.parts.state: state, **self.block(state)}
+        if state.selected != before:
+            figure = self.handlers.histogram(state, request.session_hash or "")
+            yield {self.parts.views.histogram: gr.update(value=figure, visible=figure is not None)}
 
     def cancelled(self, request: gr.Request) -> None:
         """The cancel button of the pane or grid."""

@@ -15,6 +15,7 @@
       this.edit = 0;
       this.rev = 0;
       this.waiting = true;
+      this.wanted = null;
       this.selected = new Set();
       this.protected = new Set();
       this.expanded = new Set();
@@ -66,6 +67,7 @@
       }
       if (value.overlay) {
         this.overlay = value.overlay;
+        if (this.wanted === this.overlay.name) this.wanted = null;
         this.ramp = value.overlay.ramp || this.ramp;
       }
       this.rev = value.rev ?? this.rev;
@@ -80,7 +82,7 @@
         selected: [...this.selected],
         protected: [...this.protected],
         expanded: [...this.expanded],
-        overlay: { ...this.overlay, ramp: this.ramp },
+        overlay: { ...this.overlay, ramp: this.ramp, wanted: this.wanted },
         edit: this.edit,
       };
     }
@@ -217,6 +219,12 @@
       this.edit += 1;
       this.emit("value");
       this.publish("ramp");
+    }
+    // Another overlay: its numbers come from Python, so the legend only says what is wanted until they are here.
+    setOverlay(name) {
+      this.wanted = name;
+      this.edit += 1;
+      this.publish("overlay");
     }
     setHover(id) {
       if (id !== this.hover) {

@@ -6,6 +6,13 @@
 
   QS.legend = (store) => {
     const title = el("b", { class: "qs-legend-title" }),
+      colours = el("select", {
+        class: "qs-select qs-overlay",
+        "aria-label": "Colour by",
+        title: "What colours the graph",
+        hidden: true,
+        onchange: () => store.setOverlay(colours.value),
+      }),
       unit = el("span", { class: "qs-legend-unit" });
     const bar = el("div", { class: "qs-ramp", role: "img" }),
       ticks = el("div", { class: "qs-ticks" });
@@ -20,7 +27,7 @@
     const node = el(
       "div",
       { class: "qs-legend" },
-      el("div", { class: "qs-legend-head" }, title, unit),
+      el("div", { class: "qs-legend-head" }, colours, title, unit),
       el("div", { class: "qs-legend-scale" }, bar, ticks),
       hatch,
       chooser,
@@ -59,6 +66,14 @@
         chooser.replaceChildren(option(names[0]), el("optgroup", { label: "Colour-blind safe" }, ...names.slice(1).map(option)));
       }
       chooser.value = store.ramp;
+      const choices = overlay.choices || [];
+      if (colours.dataset.for !== JSON.stringify(choices)) {
+        colours.dataset.for = JSON.stringify(choices);
+        colours.replaceChildren(...choices.map(([text, name]) => el("option", { value: name, text })));
+      }
+      colours.value = store.wanted ?? (overlay.name || "bits");
+      colours.hidden = !choices.length;
+      title.hidden = choices.length > 0;
       title.textContent = store.byBits ? "Bits" : overlay.title || overlay.name;
       unit.textContent = store.byBits ? "nominal, per block" : overlay.unit || "";
       unit.title = unit.textContent;

@@ -95,19 +95,21 @@ class BlockGraph(_Json):
         A graph of the same model (a new damage table, say) keeps zoom, selection and open blocks. In updates
         (`gr.update(graph=...)`) send `graph_text`: a string costs the page far less than a tree of objects.
     value: {options: {choice: option}, selected, protected, expanded: [ids], overlay: {name, title, unit,
-        values: {id: number}, text: {id: str}?, scale: [low, high], log, ramp, hatched: [ids], trust, ticks?, ends?},
+        values: {id: number}, text: {id: str}?, scale: [low, high], log, ramp, hatched: [ids], trust, ticks?, ends?,
+        choices: [[title, name]]?},
         rev, edit, address?}; `card.view_value` and `overlay.make_overlay` / `overlay.bits_overlay` build it. Keys left
         out stay as they are. `edit` counts the viewer's changes: a value that comes back with a smaller `edit` than the
         page's is an answer to an older state and cannot take back what was done since (send it back as it came; leave
         it out to overrule the page). `rev` rises with every value; one that is not above the last is not taken again.
         It is mirrored in `data-rev`, for tests.
     events: `release` (options changed; one per gesture, from graph, mixer, table or keys), `select`, `protect`,
-        `expand`, `ramp` (overlay.ramp chosen).
+        `expand`, `ramp` (overlay.ramp chosen), `overlay` (another of overlay.choices; overlay.wanted is its name).
     props: height (pixels or CSS), totals=False leaves the figures out, group names the edit state.
     """
 
     # gr.HTML accepts a listener for an event only if its name stands quoted in js_on_load.
-    MOUNT = "/* 'release' 'select' 'protect' 'expand' 'ramp' */ QS.mountGraph(element, {props, trigger, watch});"
+    MOUNT = ("/* 'release' 'select' 'protect' 'expand' 'ramp' 'overlay' */ "
+             "QS.mountGraph(element, {props, trigger, watch});")
 
     def __init__(
         self,
