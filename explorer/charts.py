@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any
 
 from engine.core.graph import Structure
@@ -43,7 +44,8 @@ def options_chart(structure: Structure, scores: Scores, names: Sequence[str], cu
                                marker={"symbol": symbol, "size": 7},
                                hovertemplate="%{text}<br>%{x:.2f} stored bits<br>%{y:.3g}<extra></extra>")
     _ring(figure, structure, scores, layers, current)
-    figure.update_yaxes(type="log", title=unit, exponentformat="power")
+    figure.update_yaxes(type="log", title={"text": "<br>".join(wrap(unit, 30)), "font": {"size": 11}},
+                        exponentformat="power")
     figure.update_xaxes(title="stored bits per weight", range=[1.5, 17])
     return styled(figure, 260)
 

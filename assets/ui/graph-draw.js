@@ -123,8 +123,9 @@
         layers.stages.append(g);
       }
       for (const edge of next.edges) {
-        const path = svg("path", { class: `edge ${edge.kind}`, d: edge.d, "data-a": edge.a, "data-b": edge.b });
-        layers.edges.append(path);
+        const path =
+          edge.d && svg("path", { class: `edge ${edge.kind}`, d: edge.d, "data-a": edge.a, "data-b": edge.b });
+        if (path) layers.edges.append(path);
         edges.push({ ...edge, path });
       }
       for (const drawer of next.drawers) {
@@ -249,21 +250,23 @@
           classes.toggle("found", Boolean(found) && found.has(id));
         }
       }
-      for (const edge of edges)
-        edge.path.classList.toggle(
-          "hot",
-          store.selected.has(edge.a) || store.selected.has(edge.b) || store.hover === edge.a || store.hover === edge.b,
-        );
+      hover();
       for (const box of [...layers.stages.children, ...layers.titles.children])
         box.classList.toggle("selected", store.selected.has(box.dataset.stage));
     }
 
+    // What the selected and hovered cards are joined to: flows and skips light up; conditions reach nearly every
+    // card, so they are marked on the cards at their other end instead of drawn across the picture.
     function hover() {
-      for (const edge of edges)
-        edge.path.classList.toggle(
-          "hot",
-          store.selected.has(edge.a) || store.selected.has(edge.b) || store.hover === edge.a || store.hover === edge.b,
-        );
+      const near = (id) => store.selected.has(id) || store.hover === id,
+        partners = new Set();
+      for (const edge of edges) {
+        edge.path?.classList.toggle("hot", near(edge.a) || near(edge.b));
+        if (edge.path) continue;
+        if (near(edge.a)) partners.add(edge.b);
+        if (near(edge.b)) partners.add(edge.a);
+      }
+      for (const node of nodes.values()) node.g.classList.toggle("partner", partners.has(node.item.id));
     }
 
     function reset() {

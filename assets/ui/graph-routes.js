@@ -1,4 +1,4 @@
-/* Pure routing: flow as short lines and rounded returns between rows, skips as arcs above the cards. */
+/* Pure routing: flow as short lines and rounded returns between rows, skips as arcs above the cards; conditions have no path. */
 (function () {
   "use strict";
   const QS = (window.QS = window.QS || {});
@@ -92,10 +92,7 @@
       const from = boxes.get(a),
         to = boxes.get(b);
       const between = from.row === to.row && rows.get(from.row).some((box) => box.x > from.x + 1 && box.x < to.x - 1);
-      let d;
-      if (kind === "flow") d = flow(from, to, between);
-      else if (kind === "skip") d = arc(from, to);
-      else d = `M${from.x + from.w / 2},${from.y + from.h / 2}L${to.x + to.w / 2},${to.y + to.h / 2}`;
+      const d = kind === "flow" ? flow(from, to, between) : kind === "skip" ? arc(from, to) : null;
       found.push({ a, b, kind, d });
     }
     return found;
