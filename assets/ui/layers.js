@@ -15,6 +15,21 @@
     return changed;
   };
 
+  // Per layer the option with least predicted damage at no more bytes than now; a layer without a table keeps its own.
+  QS.bestOf = (graph, options, choices) => {
+    const changed = { ...options };
+    for (const choice of choices) {
+      const { bytes, damage = {} } = graph.layers[choice],
+        now = QS.optionOf(options, choice);
+      if (now === QS.UNTOUCHED) continue;
+      const fitting = [...graph.sensible.get(choice)].filter((o) => o in damage && bytes[o] <= bytes[now]);
+      fitting.sort((a, b) => damage[a] - damage[b] || bytes[a] - bytes[b]);
+      if (fitting.length) changed[choice] = fitting[0];
+    }
+    return changed;
+  };
+  const BEST = "best of";
+
   QS.layerEditor = (store) => {
     const rows = new Map(),
       body = el("tbody"),
@@ -34,7 +49,11 @@
     method.addEventListener("change", () => {
       const choices = store.editable([...store.selected]);
       store.begin();
-      store.live(QS.setMethod(store.graph, store.options, choices, method.value));
+      store.live(
+        method.value === BEST
+          ? QS.bestOf(store.graph, store.options, choices)
+          : QS.setMethod(store.graph, store.options, choices, method.value),
+      );
       store.commit();
       paint();
     });
@@ -61,6 +80,11 @@
       const names = Object.entries(store.graph.methods).filter(([name]) => name !== QS.UNTOUCHED);
       method.replaceChildren(
         el("option", { value: "", text: "several", disabled: true }),
+        el("option", {
+          value: BEST,
+          text: "Best of all, no more bytes",
+          title: "Per layer the method and bits with least predicted damage at no more bytes than now.",
+        }),
         ...names.map(([name, m]) => el("option", { value: name, text: m.label, title: m.summary })),
       );
       note.textContent = choices.length > SHOWN ? `${choices.length - SHOWN} more layers; select fewer blocks to see them.` : "";

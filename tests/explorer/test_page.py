@@ -159,6 +159,7 @@ def test_the_method_of_a_block_can_be_changed(page: Any, served: str) -> None:
     method = page.locator("#layers .qs-method select")
     method.wait_for()
     before = bits_text(page)
+    assert "Best of all" in method.inner_text()
     method.select_option("kmeans_a")
     page.wait_for_function("(old) => document.querySelector('#graph .qs-totals').innerText !== old", arg=before)
     page.wait_for_function("() => !document.querySelector('#undo').disabled", timeout=WAIT_MS)
