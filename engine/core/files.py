@@ -55,6 +55,8 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         EngineError: the disk is full or the place is not writable; the old file is untouched.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a rename would replace a device or fail on a directory
+        raise EngineError(f"Cannot write {path}: it is no ordinary file; name another.")
     payload = data.encode() if isinstance(data, str) else data
     temporary = ""
     try:
