@@ -22,6 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.allocate": {"engine.core"},
     "engine.analysis": {"engine.core"},
     "engine.providers": {"engine.core", "engine.quant", "engine.models", "engine.live", "engine.metrics"},
+    "engine.calibrate": {"engine.core", "engine.quant", "engine.models", "engine.live", "engine.metrics",
+                         "engine.providers"},
     "engine.export": {"engine.core", "engine.quant", "engine.models", "engine.live", "engine.metrics"},
     "engine.study": {"engine", "engine.core", "engine.quant", "engine.models", "engine.live", "engine.metrics",
                      "engine.providers"},

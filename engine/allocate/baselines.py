@@ -71,7 +71,7 @@ def greedy(problem: Problem) -> Allocation:
     """From the widest candidates down, each time the step of least damage per byte saved, until it fits."""
     require_possible(problem)
     begin = time.perf_counter()
-    picks = [min(range(len(u.costs)), key=lambda i, u=u: (u.costs[i], u.bytes[i])) for u in problem.units]
+    picks = [_least_damaging(u) for u in problem.units]
     steps = [_next_step(u, i) for u, i in zip(problem.units, picks, strict=True)]
     size = _size(problem, picks)
     while size > problem.budget_bytes:
@@ -151,8 +151,10 @@ def best_of_random(problem: Problem, draws: int, seed: int,
 
 
 def _uniform_picks(problem: Problem, option: Option) -> list[int]:
-    return [min(range(len(u.candidates)), key=lambda i, u=u: (_distance(u.candidates[i], option), u.bytes[i]))
-            for u in problem.units]
+    def nearest(unit: Unit) -> int:
+        return min(range(len(unit.candidates)), key=lambda i: (_distance(unit.candidates[i], option), unit.bytes[i]))
+
+    return [nearest(unit) for unit in problem.units]
 
 
 def _distance(candidate: Joint, option: Option) -> int:
@@ -161,6 +163,11 @@ def _distance(candidate: Joint, option: Option) -> int:
         0 if o == option else option.bits - o.bits if o.method == option.method and o.bits < option.bits else 100
         for o in candidate
     )
+
+
+def _least_damaging(unit: Unit) -> int:
+    """The candidate of least damage; of equals the smaller."""
+    return min(range(len(unit.costs)), key=lambda i: (unit.costs[i], unit.bytes[i]))
 
 
 def _next_step(unit: Unit, pick: int) -> tuple[float, int]:

@@ -63,7 +63,7 @@ class Path:
         if steps < len(total):
             bound -= float(self.savings[steps]) * slack / float(self.sizes[steps])
         self._fill(picks, slack)
-        return allocation(problem, picks, "lagrangian", bound, seconds=time.perf_counter() - begin)
+        return allocation(problem, picks.tolist(), "lagrangian", bound, seconds=time.perf_counter() - begin)
 
     def _fill(self, picks: Ints, slack: int) -> None:
         """Spend what is left on single moves, most damage saved first."""
@@ -92,11 +92,13 @@ def lagrangian_path(problem: Problem) -> Path:
         for a, b in itertools.pairwise(corners):
             steps.append((index, b, unit.bytes[b] - unit.bytes[a], unit.costs[a] - unit.costs[b]))
     steps.sort(key=lambda s: -s[3] / s[2])
-    unit, target, sizes, savings = (np.array([s[i] for s in steps]) for i in range(4))
+    moves = [np.array([s[i] for s in steps]) for i in range(4)]
     columns = [np.array([row[i] for row in flat]) for i in range(4)]
-    return Path(problem, np.array(start, np.int64), unit.astype(np.int64), target.astype(np.int64),
-                sizes.astype(np.int64), savings.astype(np.float64), columns[0], columns[1],
-                columns[2].astype(np.int64), columns[3].astype(np.float64))
+    return Path(
+        problem, np.array(start, np.int64), moves[0].astype(np.int64), moves[1].astype(np.int64),
+        moves[2].astype(np.int64), moves[3].astype(np.float64), columns[0].astype(np.int64),
+        columns[1].astype(np.int64), columns[2].astype(np.int64), columns[3].astype(np.float64),
+    )
 
 
 def lagrangian(problem: Problem) -> Allocation:

@@ -138,7 +138,8 @@ def joint_problem(structure: Structure, joints: Iterable[JointCosts], budget_byt
     layers = {layer.name: layer for layer in structure.choices}
     _check_limits(layers, limits, structure.precision_bits)
     sensible = {n: frozenset(sensible_options(layer, structure.precision_bits)) for n, layer in layers.items()}
-    units, seen = [], set()
+    units: list[Unit] = []
+    seen: set[str] = set()
     for joint in joints:
         seen.update(joint.layers)
         kept = [i for i, c in enumerate(joint.candidates) if _allowed(joint.layers, c, sensible, limits)]

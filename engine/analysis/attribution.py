@@ -78,7 +78,8 @@ def reference_of(predictor: Predictor) -> Ints:
     space = predictor.subject.space
     seen = space.offered & (predictor.support >= LEAST_SUPPORT)
     seen[~seen.any(1)] = space.offered[~seen.any(1)]
-    return np.where(seen, space.errors, np.inf).argmin(1)
+    best: Ints = np.where(seen, space.errors, np.inf).argmin(1)
+    return best
 
 
 def recipe_at(predictor: Predictor, option: Option) -> Ints:
@@ -156,7 +157,8 @@ def _explain(member: GnnMember, index: Ints, method: Method) -> Floats:
     )
     mask = explainer(x - base, edges).node_mask
     found = mask * (x - base).abs() if method is Method.SALIENCY else mask
-    return found.detach().double().numpy()
+    values: Floats = found.detach().double().numpy()
+    return values
 
 
 class _Shifted(torch.nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.analysis.features import ERROR_FLOOR, Space, stored_bits_of, summed_error
 from engine.analysis.ridge import fit_ridge
-from engine.analysis.trials import Floats, Ints, TrialTable
+from engine.analysis.trials import Floats, Ints, Member, TrialTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class Curve:
 
     def predict(self, picks: Ints) -> Floats:
         """[T] targets of recipes [T, C]."""
-        return np.polyval(self.coefficients, self.column(picks))
+        found: Floats = np.polyval(self.coefficients, self.column(picks)).astype(np.float64)
+        return found
 
 
 def fit_bits(train: TrialTable, seed: int = 0) -> Curve:
@@ -48,4 +49,6 @@ def _curve(train: TrialTable, column: Callable[[Ints], Floats]) -> Curve:
     return Curve(np.polyfit(column(train.picks), train.target, 2), column)
 
 
-CONTROLS = {"average bits": fit_bits, "weight error": fit_error, "ridge": fit_ridge}
+CONTROLS: dict[str, Callable[[TrialTable, int], Member]] = {
+    "average bits": fit_bits, "weight error": fit_error, "ridge": fit_ridge,
+}

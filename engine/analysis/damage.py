@@ -67,7 +67,8 @@ class DamageModel:
 
     def total(self, picks: Ints) -> Floats:
         """[T] summed damage of recipes [T, C]."""
-        return self.damage[np.arange(picks.shape[1]), picks].sum(-1)
+        total: Floats = self.damage[np.arange(picks.shape[1]), picks].sum(-1)
+        return total
 
     def predict(self, picks: Ints) -> Floats:
         """[T] targets of recipes [T, C]."""
@@ -134,7 +135,7 @@ def fit_with(train: TrialTable, prior: Prior, steps: int = STEPS) -> DamageModel
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = _posterior(values, fixed, y, prior)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
@@ -206,9 +207,10 @@ def _posterior(values: dict[str, Tensor], fixed: _Fixed, y: Tensor, prior: Prior
     residual = offset - slope * _curved(log, exponent) - y
     widths = {"layer": prior.layer, "block": prior.block, "role": prior.role, "option": prior.option,
               "detail": prior.detail}
-    penalty = sum((((values[name] / width) ** 2).sum() for name, width in widths.items()),
-                  ((exponent - prior.power) / prior.exponent) ** 2)
-    return (residual / prior.noise).square().sum() / 2 + penalty / 2
+    penalty: Tensor = sum((((values[name] / width) ** 2).sum() for name, width in widths.items()),
+                          ((exponent - prior.power) / prior.exponent) ** 2)
+    posterior: Tensor = (residual / prior.noise).square().sum() / 2 + penalty / 2
+    return posterior
 
 
 def _curved(log: Tensor, exponent: Tensor) -> Tensor:

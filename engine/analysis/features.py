@@ -171,12 +171,14 @@ def picks_of(options: Space, graph: Topology, recipes: Sequence[Mapping[str, Opt
 def stored_bits_of(options: Space, picks: Ints) -> Floats:
     """Stored bits per weight of each recipe [T]; picks: [T, C]."""
     size = options.sizes[np.arange(picks.shape[1]), picks]
-    return 8 * size.sum(-1) / options.weights
+    bits: Floats = 8 * size.sum(-1) / options.weights
+    return bits
 
 
 def summed_error(options: Space, picks: Ints) -> Floats:
     """Sum over layers of the relative weight error [T]; picks: [T, C]."""
-    return options.errors[np.arange(picks.shape[1]), picks].sum(-1)
+    total: Floats = options.errors[np.arange(picks.shape[1]), picks].sum(-1)
+    return total
 
 
 def _groups(graph: Topology) -> dict[str, tuple[int, int]]:

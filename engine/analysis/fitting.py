@@ -11,7 +11,7 @@ import torch
 from engine.analysis.controls import CONTROLS
 from engine.analysis.damage import fit_member
 from engine.analysis.features import with_damage
-from engine.analysis.predictor import GnnMember, Kind, Member, Predictor
+from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.ranking import spearman
 from engine.analysis.report import Report, report_of
 from engine.analysis.training import (
@@ -24,7 +24,7 @@ from engine.analysis.training import (
     index_of,
     train_network,
 )
-from engine.analysis.trials import FOLDS, Floats, Ints, TrialTable, folds, hold_back, subset
+from engine.analysis.trials import FOLDS, Floats, Ints, Member, TrialTable, folds, hold_back, subset
 
 MOMENT_RECIPES = 64
 
@@ -58,7 +58,7 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
     splits = folds(len(table))
     for number, (train, test) in enumerate(splits):
         part = subset(table, train)
-        found: dict[str, Member] = {name: fit(part, number) for name, fit in CONTROLS.items()}
+        found = {name: fit(part, number) for name, fit in CONTROLS.items()}
         if Kind.DAMAGE in wanted:
             found[Kind.DAMAGE] = fit_member(part, number)
         yield Fold(number + 1, FOLDS)

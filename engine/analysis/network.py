@@ -69,13 +69,12 @@ class Encoder(nn.Module):
         self.spans = list(shape.groups.values())
         widths = [POSITION_WIDTH if name in POSITIONS else CODE_WIDTH for name in shape.groups]
         numeric = [name in NUMERIC for name in shape.groups]
-        self.embed = nn.ModuleList(
-            nn.Linear(stop - start, width, bias=number)
-            for (start, stop), width, number in zip(self.spans, widths, numeric, strict=True)
-        )
-        for layer, number in zip(self.embed, numeric, strict=True):
+        layers = [nn.Linear(stop - start, width, bias=number)
+                  for (start, stop), width, number in zip(self.spans, widths, numeric, strict=True)]
+        for layer, number in zip(layers, numeric, strict=True):
             if not number:
                 nn.init.normal_(layer.weight)
+        self.embed = nn.ModuleList(layers)
         sizes = (sum(widths), ENCODER_WIDTH, ENCODER_WIDTH, shape.first)
         self.norms = nn.ModuleList(CountedNorm(size) for size in (sizes[0], sizes[1], sizes[3]))
         self.lines = nn.ModuleList([nn.Linear(sizes[0], sizes[1]), nn.Linear(sizes[1], sizes[3])])
@@ -124,6 +123,7 @@ class Network(nn.Module):
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if number == depth:
                 break
+            assert isinstance(conv, GATv2Conv)
             if number:
                 left, right = conv.lin_l(found[-1]), conv.lin_r(found[-1])
             else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from engine.analysis.formula import BitsTerm
 from engine.analysis.network import Network
 from engine.analysis.report import Report
 from engine.analysis.training import Training, frame_of, index_of, predict_network
-from engine.analysis.trials import Floats, Ints, Subject
+from engine.analysis.trials import Floats, Ints, Member, Subject
 from engine.core.errors import InputError
 from engine.core.option import Option
 
@@ -33,13 +32,6 @@ class Kind(StrEnum):
     GNN = "gnn"
     GUIDED = "guided"
     BLEND = "blend"
-
-
-class Member(Protocol):
-    """Anything that gives recipes [T, C] a target [T]."""
-
-    def predict(self, picks: Ints) -> Floats:
-        """[T]"""
 
 
 @dataclass(frozen=True, slots=True)

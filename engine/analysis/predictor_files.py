@@ -17,12 +17,12 @@ from engine.analysis.damage import DamageMember, DamageModel
 from engine.analysis.features import feature_table, space, with_damage
 from engine.analysis.formula import BitsTerm
 from engine.analysis.network import Network
-from engine.analysis.predictor import GnnMember, Kind, Member, Predictor
+from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.report import Report
 from engine.analysis.ridge import Ridge
 from engine.analysis.topology import topology
 from engine.analysis.training import Training, shape_of
-from engine.analysis.trials import FOLDS, Subject
+from engine.analysis.trials import FOLDS, Member, Subject
 from engine.core.errors import OptionError, StudyError
 from engine.core.files import read_json, write_atomic, write_json
 from engine.core.graph import Structure
@@ -139,8 +139,8 @@ def _member(kind: str, found: dict[str, Array], subject: Subject, training: Trai
         subject = replace(subject, table=with_damage(subject.table, subject.graph, told))
     network = Network(shape_of(subject, training.hidden))
     network.load_state_dict({k: torch.from_numpy(v) for k, v in _under(found, "state.").items()})
-    return GnnMember(network.eval(), subject, told, float(found["scale"][0]), float(found["scale"][1]), found["moments"],
-                     found["trust"])
+    centre, spread = (float(x) for x in found["scale"])
+    return GnnMember(network.eval(), subject, told, centre, spread, found["moments"], found["trust"])
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -28,7 +28,8 @@ class Ridge:
 
     def predict(self, picks: Ints) -> Floats:
         """[T] targets of recipes [T, C]."""
-        return self.offset + self.weights[np.arange(picks.shape[1]), picks].sum(-1)
+        found: Floats = self.offset + self.weights[np.arange(picks.shape[1]), picks].sum(-1)
+        return found
 
 
 def fit_ridge(train: TrialTable, seed: int = 0) -> Ridge:

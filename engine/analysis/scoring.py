@@ -1,9 +1,9 @@
 """Scores from the embeddings (Qua2SeDiMo section 4): every option of a layer, every joint assignment of a block.
 
 score = sum over folds f of w_(f, k) * (L1 norm of the root's k-hop embedding - mu_(f, k)) / sigma_(f, k)
-where w is the fold's share of trust: the rank correlation of that norm on its validation part. The paper scores a block cut out of its graph,
-although the network never saw such a graph (section 7.3, slip 8); here the root keeps the neighbours its embedding
-reads, at options of real trials. `isolated` cuts as the paper does.
+where w is the fold's share of trust: the rank correlation of that norm on its validation part. The paper scores a
+block cut out of its graph, although the network never saw such a graph (section 7.3, slip 8); here the root keeps the
+neighbours its embedding reads, at options of real trials. `isolated` cuts as the paper does.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _ensemble(members: Sequence[GnnMember], index: Ints, wires: Wiring, hops: in
     """[n] summed standardised norm of the root (node 0) over the folds."""
     parts = []
     tables = [torch.from_numpy(m.subject.table.rows).float() for m in members]
-    for chunk in torch.from_numpy(index).split(BATCH, 1):
+    for chunk in torch.split(torch.from_numpy(index), BATCH, 1):
         score = torch.zeros(chunk.shape[1], dtype=torch.float64)
         for m, rows in zip(members, tables, strict=True):
             norm = m.network.hops(rows, chunk, wires, hops)[-1][0].abs().sum(-1).double()

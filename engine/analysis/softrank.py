@@ -40,5 +40,5 @@ class _SoftRank(torch.autograd.Function):
 
 def soft_rank(values: Tensor, strength: float = 1.0) -> Tensor:
     """Soft ranks of values [n], 1 = smallest; strength -> 0 gives ranks, large strength a line in the values."""
-    ranks: Tensor = _SoftRank.apply(values, strength)
+    ranks: Tensor = _SoftRank.apply(values, strength)  # type: ignore[no-untyped-call]
     return ranks

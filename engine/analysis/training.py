@@ -154,7 +154,7 @@ def train_step(network: Network, frame: Frame, index: torch.Tensor, target: torc
     predicted, norms = network.predict(frame.rows, index, frame.wires)
     loss = total_loss(predicted, target, [norms[h] for h in hops], grades, rank, weight)
     optimiser.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
     optimiser.step()
     return float(((predicted.detach() - target) ** 2).mean())
@@ -164,7 +164,7 @@ def train_step(network: Network, frame: Frame, index: torch.Tensor, target: torc
 def predict_network(network: Network, frame: Frame, index: torch.Tensor, batch: int = 64) -> Floats:
     """[T] standardised targets of recipes [N, T]."""
     network.eval()
-    found = [network.predict(frame.rows, part, frame.wires)[0] for part in index.split(batch, 1)]
+    found = [network.predict(frame.rows, part, frame.wires)[0] for part in torch.split(index, batch, 1)]
     return torch.cat(found).double().cpu().numpy()
 
 
@@ -172,7 +172,7 @@ def predict_network(network: Network, frame: Frame, index: torch.Tensor, batch: 
 def hop_norms(network: Network, frame: Frame, index: torch.Tensor, batch: int = 64) -> Floats:
     """[hops + 1, T] L1 norms of the pooled hop embeddings, and the parts' mean."""
     network.eval()
-    found = [torch.stack(network.predict(frame.rows, part, frame.wires)[1]) for part in index.split(batch, 1)]
+    found = [torch.stack(network.predict(frame.rows, part, frame.wires)[1]) for part in torch.split(index, batch, 1)]
     return torch.cat(found, 1).double().cpu().numpy()
 
 

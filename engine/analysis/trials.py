@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,14 @@ class Subject:
     graph: Topology
     space: Space
     table: FeatureTable
+
+
+class Member(Protocol):
+    """Anything that gives recipes a target: a fitted predictor of any kind, or a control."""
+
+    def predict(self, picks: Ints) -> Floats:
+        """[T] targets of recipes [T, C] of option columns."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         metrics += distances([p.pixels for p in full.pictures], real, extractor, "reference_full")
     if other:
         metrics += floor(full, other)
-    bits = bits_per_weight(model.structure, recipe.options)
+    bits = bits_per_weight(model.structure, recipe.options, recipe.activations, recipe.weights)
     result = {
         "model": args.model, "recipe": recipe.hash, "bits_per_weight": bits, "images": args.images,
         "extractor": extractor.name,

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     quantized = picture(recipe, "quantized")
     metrics = compare([full], [quantized])
     save_png(beside(full, quantized), args.out, recipe)
-    bits = bits_per_weight(model.structure, recipe.options)
+    bits = bits_per_weight(model.structure, recipe.options, recipe.activations, recipe.weights)
     result = {"out": str(Path(args.out)), "seed": args.seed, "recipe": recipe.hash, "bits_per_weight": bits,
               "metrics": {m.name: m.value for m in metrics if abs(m.value) != float("inf")}}
     said = ", ".join(f"{m.name} {m.value:.4g} {m.unit}".strip() for m in metrics)

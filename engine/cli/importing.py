@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     save_recipe(args.out, found.recipe, structure)
     first, *rest = found.lines()
     print("\n".join(rest), file=sys.stderr)
-    bits = bits_per_weight(structure, found.recipe.options)
+    bits = bits_per_weight(structure, found.recipe.options, found.recipe.activations)
     result = {"out": args.out, "layers": len(found.mapped), "nearly": dict(found.caveats),
               "unknown": list(found.unknown), "untouched": list(found.unmentioned), "bits_per_weight": bits}
     return result, f"{args.out}: {first}; {bits:.3f} stored bits per weight"

@@ -1,11 +1,13 @@
-"""Where shipped assets and the user's cache live."""
+"""Where shipped assets and the user's cache live, and how files about a model are called."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 CACHE_VARIABLE = "QUANTSCAPE_CACHE"
+IDENTITY_DIGITS = 8
 
 
 def assets_dir() -> Path:
@@ -22,3 +24,9 @@ def cache_dir() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "quantscape"
+
+
+def model_stem(name: str, identity: str) -> str:
+    """`<name>-<digits of the identity>`: what files about a model begin with, so that they are found again."""
+    plain = re.sub(r"[^\w-]+", "-", Path(name).name)[:60]
+    return f"{plain}-{identity[:IDENTITY_DIGITS]}"

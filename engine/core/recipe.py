@@ -12,13 +12,14 @@ from typing import Any
 from engine.core.activation import Activation, activation_from_json, activation_to_json
 from engine.core.errors import OptionError, RecipeError
 from engine.core.files import parse_json, read_json, write_json
+from engine.core.fromset import FromSet, from_set_from_json, from_set_to_json
 from engine.core.graph import Structure
 from engine.core.option import FP16, Option, options_for, parse_option
 from engine.core.sizes import bits_per_weight, default_option, file_bytes, full_bytes, recipe_bytes
 
 VERSION = 1
 SUFFIX = ".recipe.json"
-_KEYS = {"version", "model", "options", "activations", "provenance", "sizes", "metrics"}
+_KEYS = {"version", "model", "options", "activations", "weights", "provenance", "sizes", "metrics"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Recipe:
         activations: choice name -> how its inputs are quantized; silent = they stay in full precision.
         provenance: allocator, provider, study, budget, as far as they apply.
         metrics: measured numbers that came with it.
+        weights: choice name -> the weight set its quantized weight comes from; silent = made from the option alone.
     """
 
     model: ModelRef
@@ -48,6 +50,7 @@ class Recipe:
     activations: Mapping[str, Activation] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, FromSet] = field(default_factory=dict)
 
     def option(self, choice: str) -> Option:
         """The option of a layer (by choice name); untouched where the recipe is silent."""
@@ -55,20 +58,29 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """12 hex digits that depend on the options and activations alone."""
+        """12 hex digits that depend on the options, activations and weight sets alone."""
         options = {k: str(v) for k, v in self.options.items() if not v.is_untouched}
         inputs = {k: activation_to_json(v) for k, v in self.activations.items()}
-        text = json.dumps([options, inputs], sort_keys=True)
+        sets = {k: from_set_to_json(v) for k, v in self.weights.items()}
+        text = json.dumps([options, inputs, sets] if sets else [options, inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def with_options(self, changes: Mapping[str, Option]) -> Recipe:
-        """The same recipe with some layers changed; its metrics and provenance no longer hold and are dropped."""
-        return replace(self, options={**self.options, **changes}, provenance={}, metrics={})
+        """The same recipe with some layers changed; its metrics and provenance no longer hold and are dropped.
+
+        Changed layers no longer take calibrated weights, which were made for another option.
+        """
+        weights = {k: v for k, v in self.weights.items() if k not in changes or changes[k] == self.option(k)}
+        return replace(self, options={**self.options, **changes}, weights=weights, provenance={}, metrics={})
 
     def with_activations(self, changes: Mapping[str, Activation | None]) -> Recipe:
         """The same recipe with the inputs of some layers changed (None = full precision); as `with_options`."""
         inputs = {k: v for k, v in {**self.activations, **changes}.items() if v is not None}
         return replace(self, activations=inputs, provenance={}, metrics={})
+
+    def with_weights(self, weights: Mapping[str, FromSet]) -> Recipe:
+        """The same recipe with its quantized weights from weight sets; as `with_options`."""
+        return replace(self, weights=dict(weights), provenance={}, metrics={})
 
 
 def model_ref(structure: Structure) -> ModelRef:
@@ -105,9 +117,9 @@ def difference(a: Recipe, b: Recipe) -> dict[str, tuple[Option, Option]]:
 def sizes(structure: Structure, recipe: Recipe) -> dict[str, float]:
     """The size figures written into recipe files and shown in the explorer."""
     return {
-        "bits_per_weight": bits_per_weight(structure, recipe.options, recipe.activations),
-        "bytes": recipe_bytes(structure, recipe.options, recipe.activations),
-        "file_bytes": file_bytes(structure, recipe.options, recipe.activations),
+        "bits_per_weight": bits_per_weight(structure, recipe.options, recipe.activations, recipe.weights),
+        "bytes": recipe_bytes(structure, recipe.options, recipe.activations, recipe.weights),
+        "file_bytes": file_bytes(structure, recipe.options, recipe.activations, recipe.weights),
         "full_bytes": full_bytes(structure),
     }
 
@@ -120,7 +132,7 @@ def check(structure: Structure, recipe: Recipe, *, transfer: bool = False) -> No
             (identity alone may be overridden by `transfer`).
     """
     known = {layer.name: layer for layer in structure.choices}
-    unknown = [name for name in [*recipe.options, *recipe.activations] if name not in known]
+    unknown = [name for name in [*recipe.options, *recipe.activations, *recipe.weights] if name not in known]
     if unknown:
         raise RecipeError(
             f"The recipe names {len(unknown)} layers that {structure.model} does not have (first: {unknown[0]!r}); "
@@ -129,6 +141,10 @@ def check(structure: Structure, recipe: Recipe, *, transfer: bool = False) -> No
     for name, option in recipe.options.items():
         if option not in options_for(known[name].kind):
             raise RecipeError(f"{option} cannot be applied to {name}, a {known[name].kind} layer; choose another.")
+    idle = next((name for name in recipe.weights if recipe.option(name).is_untouched), None)
+    if idle is not None:
+        raise RecipeError(f"The recipe takes the weight of {idle} from a weight set but leaves the layer untouched; "
+                          f"give it the option it was calibrated for, or take it out of the weights.")
     identity = recipe.model.identity
     if not transfer and structure.identity and identity and identity != structure.identity:
         raise RecipeError(
@@ -147,6 +163,7 @@ def recipe_to_json(recipe: Recipe, structure: Structure | None = None) -> dict[s
                   "identity": ref.identity},
         "options": {name: str(option) for name, option in recipe.options.items()},
         "activations": {name: activation_to_json(value) for name, value in recipe.activations.items()},
+        **({"weights": {k: from_set_to_json(v) for k, v in recipe.weights.items()}} if recipe.weights else {}),
         "provenance": dict(recipe.provenance),
         "sizes": sizes(structure, recipe) if structure else {},
         "metrics": dict(recipe.metrics),
@@ -166,7 +183,7 @@ def recipe_from_json(data: Any, name: str = "The recipe") -> Recipe:
         raise RecipeError(f"{name} has an unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(_KEYS))}.")
     if data.get("version") != VERSION:
         raise RecipeError(f"{name} has version {data.get('version')!r}; this program reads version {VERSION}.")
-    parts = {key: data.get(key) or {} for key in ("model", "options", "activations", "provenance", "metrics")}
+    parts = {key: data.get(key) or {} for key in _KEYS - {"version", "sizes"}}
     for key, value in parts.items():
         if not isinstance(value, dict):
             raise RecipeError(f"{name}: {key} must be an object, got {type(value).__name__}.")
@@ -175,7 +192,18 @@ def recipe_from_json(data: Any, name: str = "The recipe") -> Recipe:
     if not all(isinstance(ref.get(k, ""), str) for k in fields):
         raise RecipeError(f"{name}: the model's id, denoiser_class, identity and revision must be text.")
     return Recipe(ModelRef(*(ref.get(k, "") for k in fields)), _options(parts["options"], name),
-                  _activations(parts["activations"], name), parts["provenance"], parts["metrics"])
+                  _activations(parts["activations"], name), parts["provenance"], parts["metrics"],
+                  _weights(parts["weights"], name))
+
+
+def _weights(raw: dict[str, Any], name: str) -> dict[str, FromSet]:
+    found = {}
+    for layer, value in raw.items():
+        try:
+            found[layer] = from_set_from_json(value)
+        except RecipeError as error:
+            raise RecipeError(f"{name}, weights of layer {layer[:80]!r}: {error}") from None
+    return found
 
 
 def _activations(raw: dict[str, Any], name: str) -> dict[str, Activation]:

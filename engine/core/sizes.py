@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from engine.core.activation import SHIFT_BITS, STATIC, Activation
+from engine.core.fromset import FromSet
 from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, METHODS, Option, options_for
@@ -62,7 +63,7 @@ def rtn_groups(shape: tuple[int, ...]) -> int:
 
 
 def stored_bytes(layer: Layer, option: Option, precision_bits: int) -> int:
-    """Bytes of one layer as stored (methods/qua2sedimo 1.3: floor of codes + floor of overhead)."""
+    """Bytes of one layer as stored (Qua2SeDiMo: floor of codes + floor of overhead)."""
     if option.is_untouched:
         return layer.weights * precision_bits // 8
     codes = layer.weights * option.bits // 8
@@ -85,30 +86,44 @@ def table_bytes(layer: Layer, activation: Activation | None, precision_bits: int
     if activation is None or activation.scheme != STATIC:
         return 0
     channels = layer.shape[1]
-    bits = 2 * precision_bits * activation.groups
-    bits += precision_bits * channels * activation.scaled + SHIFT_BITS * channels * activation.groups * activation.shifted
-    return math.ceil(bits / 8)
+    scale_bits = precision_bits * channels if activation.scaled else 0
+    shift_bits = SHIFT_BITS * channels * activation.groups if activation.shifted else 0
+    return math.ceil((2 * precision_bits * activation.groups + scale_bits + shift_bits) / 8)
+
+
+def scale_bytes(layer: Layer, weight: FromSet | None, activation: Activation | None, precision_bits: int) -> int:
+    """Bytes of a layer's scale per input channel, unless its activation tables hold the same one and are counted."""
+    if weight is None or not weight.scaled or (activation is not None and activation.scaled):
+        return 0
+    return layer.shape[1] * precision_bits // 8
 
 
 def recipe_bytes(structure: Structure, options: Mapping[str, Option],
-                 activations: Mapping[str, Activation] | None = None) -> int:
-    """Bytes of all quantizable layers under a recipe, activation tables included; layers it does not name are
-    untouched."""
-    precision, inputs = structure.precision_bits, activations or {}
+                 activations: Mapping[str, Activation] | None = None,
+                 weights: Mapping[str, FromSet] | None = None) -> int:
+    """Bytes of all quantizable layers under a recipe, activation tables and scales included; layers it does not name
+    are untouched."""
+    precision, inputs, sets = structure.precision_bits, activations or {}, weights or {}
     return sum(stored_bytes(layer, options.get(layer.choice, FP16), precision)
-               + table_bytes(layer, inputs.get(layer.choice), precision) for layer in structure.layers)
+               + table_bytes(layer, inputs.get(layer.choice), precision)
+               + scale_bytes(layer, sets.get(layer.choice), inputs.get(layer.choice), precision)
+               for layer in structure.layers)
 
 
 def file_bytes(structure: Structure, options: Mapping[str, Option],
-               activations: Mapping[str, Activation] | None = None) -> int:
+               activations: Mapping[str, Activation] | None = None,
+               weights: Mapping[str, FromSet] | None = None) -> int:
     """Bytes of everything the denoiser stores: quantized layers with their tables, biases, norms and constants."""
-    return recipe_bytes(structure, options, activations) + structure.other_weights * structure.precision_bits // 8
+    others = structure.other_weights * structure.precision_bits // 8
+    return recipe_bytes(structure, options, activations, weights) + others
 
 
 def bits_per_weight(structure: Structure, options: Mapping[str, Option],
-                    activations: Mapping[str, Activation] | None = None) -> float:
+                    activations: Mapping[str, Activation] | None = None,
+                    weights: Mapping[str, FromSet] | None = None) -> float:
     """Stored bits per quantizable weight: P * quantized bytes / full bytes (Qua2SeDiMo)."""
-    return structure.precision_bits * recipe_bytes(structure, options, activations) / full_bytes(structure)
+    stored = recipe_bytes(structure, options, activations, weights)
+    return structure.precision_bits * stored / full_bytes(structure)
 
 
 def bit_operations(structure: Structure, macs: Mapping[str, int], options: Mapping[str, Option],

@@ -1,24 +1,28 @@
 """Put a recipe into the live weights: only what differs moves, every state in between is a true one, and back exactly.
 
 A layer is wholly old or wholly new: what it needs is fetched before its weight is touched. Originals come back from
-the checkpoint, so restoring is bit for bit whatever was applied in between.
+the checkpoint, so restoring is bit for bit whatever was applied in between. Quantized inputs are switched on and off
+after the weights, all at once; what they need is found before anything moves.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from engine.core.errors import RecipeError
+from engine.core.fromset import FromSet
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
 from engine.core.recipe import Recipe, check, model_ref
+from engine.live.activations import needed_tables
 from engine.live.cancel import Cancel, check_cancel
 from engine.live.model import Model
 from engine.live.originals import live_weight
+from engine.live.tables import ActivationTables
+from engine.live.weightsets import WeightSet, needed_sets
 from engine.quant.qweight import QuantizedWeight
 
 
@@ -53,15 +57,15 @@ def apply(model: Model, recipe: Recipe, *, cancel: Cancel | None = None, transfe
         transfer: apply a recipe of another identity by name, on purpose.
 
     Raises:
-        RecipeError: the recipe does not fit the model.
+        RecipeError: the recipe does not fit the model, or names activation tables or weight sets that are not here.
+        StoreError: its activation tables or weight sets are damaged or of another model.
         OptionError: a layer's weights are NaN or infinite.
         Cancelled: the caller asked for it.
     """
     check(model.structure, recipe, transfer=transfer)
-    if recipe.activations:
-        raise RecipeError(f"The recipe quantizes the activations of {len(recipe.activations)} layers; only weights can "
-                          f"be applied so far.")
-    return _moves(model, recipe, cancel)
+    tables = needed_tables(recipe.activations, model.structure, model.find_tables)
+    sets = needed_sets(recipe, model.structure, model.find_weight_set)
+    return _moves(model, recipe, _Needed(tables, sets), cancel)
 
 
 def apply_all(model: Model, recipe: Recipe, *, cancel: Cancel | None = None, transfer: bool = False) -> int:
@@ -85,31 +89,47 @@ def restore(model: Model) -> int:
     return apply_all(model, Recipe(model_ref(model.structure), {}))
 
 
-def _moves(model: Model, recipe: Recipe, cancel: Cancel | None) -> Iterator[ApplyRecord]:
-    todo = [name for name in model.groups if model.options[name] != recipe.option(name)]
+@dataclass(frozen=True)
+class _Needed:
+    """What a recipe names, found before anything moves: activation tables and weight sets by id."""
+
+    tables: Mapping[str, ActivationTables]
+    sets: Mapping[str, WeightSet]
+
+
+def _moves(model: Model, recipe: Recipe, needed: _Needed, cancel: Cancel | None) -> Iterator[ApplyRecord]:
+    todo = [name for name in model.groups
+            if (model.options[name], model.sets.get(name)) != (recipe.option(name), recipe.weights.get(name))]
     try:
         for index, name in enumerate(todo):
             check_cancel(cancel)
             group, option = model.groups[name], recipe.option(name)
-            _move(model, name, group, option)
+            _move(model, name, option, recipe.weights.get(name), needed.sets)
             yield ApplyRecord(name, option, index + 1, len(todo), sum(layer.weights for layer in group))
+        model.inputs.switch(recipe.activations, needed.tables)
         model.note_applied(recipe)
     finally:
         model.store.flush()
 
 
-def _move(model: Model, name: str, group: tuple[Layer, ...], option: Option) -> None:
-    sources = [_source(model, layer, option) for layer in group]
+def _move(model: Model, name: str, option: Option, origin: FromSet | None, sets: Mapping[str, WeightSet]) -> None:
+    group = model.groups[name]
+    sources = [sets[origin.set].load(layer.name, option) if origin else _source(model, layer, option)
+               for layer in group]
     model.options[name] = None
+    model.sets.pop(name, None)
     with torch.no_grad():
         for layer, source in zip(group, sources, strict=True):
             live = live_weight(model.denoiser, layer)
             if isinstance(source, QuantizedWeight):
                 source.dequantize_into(live)
-                model.cache.keep(layer.name, option, live)
+                if origin is None:
+                    model.cache.keep(layer.name, option, live)
             else:
                 live.copy_(source)
     model.options[name] = option
+    if origin is not None:
+        model.sets[name] = origin
 
 
 def _source(model: Model, layer: Layer, option: Option) -> QuantizedWeight | torch.Tensor:

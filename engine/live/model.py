@@ -16,15 +16,19 @@ import torch
 from torch import nn
 
 from engine.core.errors import ModelError
+from engine.core.fromset import FromSet
 from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
 from engine.core.recipe import Recipe, model_ref
+from engine.live.activations import InputQuantizers
 from engine.live.originals import Originals, find_originals
 from engine.live.request import MAX_STEPS, Limits
 from engine.live.store import Store
+from engine.live.tables import ActivationTables, check_tables, find_tables
 from engine.live.watched import usable_schedulers
 from engine.live.weights import WeightCache
+from engine.live.weightsets import WeightSet, check_weight_set, find_weight_set
 from engine.models.calls import conditioning
 from engine.models.catalog import row_for
 from engine.models.loading import denoiser_of, load_pipeline
@@ -46,6 +50,8 @@ class Model:
         device, dtype: where and in which precision it computes.
         directory: the pipeline's directory, None where it has none.
         options: choice name -> option that is in the weights now; None while a layer is being moved.
+        sets: choice name -> the weight set its weight came from; silent where the option alone made it.
+        inputs: the quantizers of layer inputs, and which are on now.
     """
 
     def __init__(self, pipeline: Any, structure: Structure, originals: Originals, store: Store, *,
@@ -59,7 +65,11 @@ class Model:
         self.limits = limits_of(pipeline, self.denoiser, structure)
         self.groups: Mapping[str, tuple[Layer, ...]] = _groups(structure)
         self.options: dict[str, Option | None] = dict.fromkeys(self.groups, FP16)
+        self.sets: dict[str, FromSet] = {}
         self.cache = WeightCache(self.denoiser, structure)
+        self.inputs = InputQuantizers(self.denoiser, structure)
+        self._tables: dict[str, ActivationTables] = {}
+        self._weight_sets: dict[str, WeightSet] = {}
         self._applied: Recipe | None = None
         self._finalizer = weakref.finalize(self, originals.close)
 
@@ -67,18 +77,55 @@ class Model:
     def recipe(self) -> Recipe:
         """What the weights are now: the recipe last applied, or, after a cancelled one, what is really there."""
         now = {name: option for name, option in self.options.items() if option and not option.is_untouched}
-        if self._applied and {k: v for k, v in self._applied.options.items() if not v.is_untouched} == now:
+        inputs = self.inputs.settings
+        if self._applied and {k: v for k, v in self._applied.options.items() if not v.is_untouched} == now \
+                and self._applied.activations == inputs and self._applied.weights == self.sets:
             return self._applied
-        return Recipe(model_ref(self.structure), now)
+        return Recipe(model_ref(self.structure), now, dict(inputs), weights=dict(self.sets))
 
     def note_applied(self, recipe: Recipe) -> None:
         """Remember where the current weights came from (its provenance and metrics)."""
         self._applied = recipe
 
+    def add_tables(self, tables: ActivationTables) -> str:
+        """Make activation tables known to recipes of this model without a file. Returns their id.
+
+        Raises:
+            StoreError: they are of another model.
+        """
+        check_tables(tables, self.structure)
+        self._tables[tables.id] = tables
+        return tables.id
+
+    def find_tables(self, id: str) -> ActivationTables:
+        """Activation tables by id: those added, else from the cache or the shipped ones; errors as
+        `engine.live.tables.find_tables`."""
+        if id not in self._tables:
+            self._tables[id] = find_tables(self.structure, id)
+        return self._tables[id]
+
+    def add_weight_set(self, held: WeightSet) -> str:
+        """Make a weight set known to recipes of this model without a file. Returns its id.
+
+        Raises:
+            StoreError: it is of another model.
+        """
+        check_weight_set(held, self.structure)
+        self._weight_sets[held.id] = held
+        return held.id
+
+    def find_weight_set(self, id: str) -> WeightSet:
+        """A weight set by id: one added, else from the cache or the shipped ones; errors as
+        `engine.live.weightsets.find_weight_set`."""
+        if id not in self._weight_sets:
+            self._weight_sets[id] = find_weight_set(self.structure, id)
+        return self._weight_sets[id]
+
     def close(self) -> None:
         """Write what the store holds in memory, remove scratch files, free the weights."""
         self.store.close()
         self._finalizer()
+        self.inputs.close()
         self.cache.clear()
         self.pipeline = self.denoiser = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -15,18 +14,17 @@ from engine.core.files import read_json, write_json
 from engine.core.graph import Structure
 from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import parse_option
-from engine.core.places import assets_dir, cache_dir
+from engine.core.places import IDENTITY_DIGITS, assets_dir, cache_dir, model_stem
 from engine.core.record import Scores
 
 VERSION = 1
 MAX_BYTES = 64_000_000
-IDENTITY_DIGITS = 8
 
 
 def scores_path(structure: Structure, provider: str, directory: Path | None = None) -> Path:
     """Where the scores of a model by a provider belong: `<name>-<identity>.<provider>.json` in the user's cache."""
-    name = re.sub(r"[^\w-]+", "-", Path(structure.model).name)[:60]
-    return (directory or cache_dir() / "scores") / f"{name}-{structure.identity[:IDENTITY_DIGITS]}.{provider}.json"
+    stem = model_stem(structure.model, structure.identity)
+    return (directory or cache_dir() / "scores") / f"{stem}.{provider}.json"
 
 
 def save_scores(path: str | os.PathLike[str], scores: Scores) -> None:

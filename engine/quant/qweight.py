@@ -12,6 +12,9 @@ import torch
 from engine.core.errors import OptionError
 from engine.core.option import Option
 from engine.quant import affine, bnb, groupwise, kmeans
+from engine.quant.scaling import per_weight
+
+TAU = "tau"
 
 Floats = npt.NDArray[np.float32]
 Dequantizer = Callable[[dict[str, torch.Tensor], int, Floats], None]
@@ -45,7 +48,8 @@ class QuantizedWeight:
             uaq: `delta`, `zero` [O]; kmeans_c: `codebook` [O, 2^b]; kmeans_a: `codebook` [2^b];
             rtn_g64: `scale` and, up to 4 bits, `zero` [O, G, kernel positions], float32; nf4 and fp4: `absmax`
             [blocks of 64], float32 (codes two to a byte, the first high); int8: `absmax` [O], float32 (codes signed);
-            fp16: `weight` alone.
+            fp16: `weight` alone. Any but fp16 may have `tau` [in]: the codes are of tau times the weight, and the
+            weights this stands for are divided by it (DMQ's equivalent scaling).
     """
 
     option: Option
@@ -77,6 +81,8 @@ class QuantizedWeight:
         direct = rows is not None
         target = rows if rows is not None else torch.empty(self.shape[0], out[0].numel())
         DEQUANTIZERS[self.option.method](dict(self.tensors), self.option.bits, target.detach().numpy())
+        if TAU in self.tensors:
+            target.detach().view(self.shape).div_(per_weight(self.tensors[TAU].float(), tuple(self.shape)))
         if not direct:
             with torch.no_grad():
                 out.copy_(target.view(self.shape))

@@ -13,7 +13,8 @@ from engine.core.errors import OptionError
 from engine.core.option import Option
 from engine.quant import affine, bnb, groupwise, kmeans
 from engine.quant.jit import jit_loose, over_rows
-from engine.quant.qweight import QuantizedWeight
+from engine.quant.qweight import TAU, QuantizedWeight
+from engine.quant.scaling import fold, stored_tau
 
 Tensors = dict[str, torch.Tensor]
 Quantizer = Callable[[torch.Tensor, Sequence[int], torch.dtype], dict[int, Tensors]]
@@ -50,6 +51,28 @@ def quantize_all(weight: torch.Tensor, options: Iterable[Option],
         tensors = QUANTIZERS[method](source if method == "fp16" else plain, bits, _DTYPES[precision_bits])
         found.update({Option(method, b): t for b, t in tensors.items()})
     return {option: QuantizedWeight(option, tuple(weight.shape), found[option]) for option in wanted}
+
+
+def quantize_scaled(weight: torch.Tensor, option: Option, tau: torch.Tensor | None,
+                    precision_bits: int = 16) -> QuantizedWeight:
+    """tau times a weight under an option, tau kept beside it at `precision_bits`; `quantize` where tau is None.
+
+    Args:
+        weight: [O, in / groups, *kernel].
+        option: not the untouched one, which has no range to win.
+        tau: factor per input channel, [in].
+        precision_bits: as in `quantize_all`.
+
+    Raises:
+        OptionError: as `quantize_all`; tau does not fit the weight, or the layer stays untouched.
+    """
+    if tau is None:
+        return quantize(weight, option, precision_bits)
+    if option.is_untouched:
+        raise OptionError("An untouched layer takes no scaling; leave its scaling out, or choose fewer bits.")
+    kept = stored_tau(tau, precision_bits)
+    scaled = quantize(fold(weight.detach().cpu().float(), kept), option, precision_bits)
+    return QuantizedWeight(option, scaled.shape, {**scaled.tensors, TAU: kept.to(_DTYPES[precision_bits])})
 
 
 def relative_error(weight: torch.Tensor, quantized: QuantizedWeight) -> float:

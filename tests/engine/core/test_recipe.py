@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.core.activation import Activation
 from engine.core.errors import OptionError, RecipeError
 from engine.core.files import write_atomic
 from engine.core.graph import Structure
@@ -26,7 +27,15 @@ from engine.core.recipe import (
     uniform,
     uniform_bits,
 )
-from engine.core.sizes import bits_per_weight, file_bytes, full_bytes, recipe_bytes, sensible_options, stored_bytes
+from engine.core.sizes import (
+    bit_operations,
+    bits_per_weight,
+    file_bytes,
+    full_bytes,
+    recipe_bytes,
+    sensible_options,
+    stored_bytes,
+)
 
 _spec = importlib.util.spec_from_file_location("records", Path(__file__).with_name("records.py"))
 assert _spec and _spec.loader
@@ -144,3 +153,58 @@ def test_sizes_in_files_match_the_arithmetic() -> None:
     recipe = uniform_bits(S, 3)
     assert sizes(S, recipe)["bits_per_weight"] == pytest.approx(8 * recipe_bytes(S, recipe.options) / (4 * 4096))
     assert recipe_to_json(recipe)["sizes"] == {}
+
+
+STATIC = Activation(6, "static", "0123456789ab", 20, scaled=True, shifted=True)
+
+
+def test_activations_round_trip_and_change_the_hash() -> None:
+    names = [layer.name for layer in S.choices]
+    plain = uniform_bits(S, 4)
+    recipe = plain.with_activations({names[0]: Activation(8), names[1]: STATIC})
+    again = parse_recipe(json.dumps(recipe_to_json(recipe, S)))
+    assert again.activations == recipe.activations and again.hash == recipe.hash != plain.hash
+    assert recipe_to_json(recipe)["activations"][names[0]] == {"bits": 8, "scheme": "token"}
+    assert recipe.with_activations({names[0]: None, names[1]: None}).hash == plain.hash
+    check(S, recipe)
+    with pytest.raises(RecipeError, match="does not have"):
+        check(S, recipe.with_activations({"nowhere": Activation(8)}))
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    ({"bits": 3, "scheme": "token"}, "4 to 8 bits, not 3"),
+    ({"bits": 16, "scheme": "token"}, "leave the layer out"),
+    ({"bits": True, "scheme": "token"}, "whole numbers"),
+    ({"bits": 8.0, "scheme": "token"}, "whole numbers"),
+    ({"bits": 8, "scheme": "dynamic"}, "Unknown activation scheme 'dynamic'"),
+    ({"bits": 8, "scheme": ["token"]}, "are texts"),
+    ({"bits": 8}, "bits and scheme"),
+    (8, "bits and scheme"),
+    ({"bits": 8, "scheme": "token", "range": 1}, "no key 'range'"),
+    ({"bits": 8, "scheme": "token", "groups": 4}, "uses no tables"),
+    ({"bits": 8, "scheme": "static", "groups": 4}, "12 hex digits"),
+    ({"bits": 8, "scheme": "static", "tables": "../etc/passw", "groups": 4}, "12 hex digits"),
+    ({"bits": 8, "scheme": "static", "tables": "0" * 12}, "1 to 1000 timestep groups"),
+    ({"bits": 8, "scheme": "static", "tables": "0" * 12, "groups": 4, "scaled": 1}, "true or false"),
+])
+def test_bad_activations_are_one_sentence_with_the_layer(value: object, words: str) -> None:
+    data = recipe_to_json(uniform_bits(S, 4)) | {"activations": {"blocks.0.linear": value}}
+    with pytest.raises(RecipeError, match=words) as caught:
+        parse_recipe(json.dumps(data))
+    assert "blocks.0.linear" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tables_are_charged_and_online_schemes_are_free() -> None:
+    name = S.choices[0].name
+    recipe = uniform_bits(S, 4)
+    bytes_of = [sizes(S, recipe.with_activations({name: a}))["bytes"] for a in (Activation(8), STATIC)]
+    assert bytes_of[0] == sizes(S, recipe)["bytes"]
+    # 20 groups x (step + zero at 16 bits), 64 scales of 16 bits, 20 x 64 shifts of 2 bits
+    assert bytes_of[1] - bytes_of[0] == 20 * 2 * 16 // 8 + 64 * 16 // 8 + 20 * 64 * 2 // 8
+
+
+def test_bit_operations_count_nominal_bits_and_full_precision_at_the_checkpoints() -> None:
+    macs = {layer.name: 100 * (i + 1) for i, layer in enumerate(S.choices[:3])}
+    options = {S.choices[0].name: Option("uaq", 4), S.choices[1].name: FP16}
+    inputs = {S.choices[0].name: Activation(8), S.choices[2].name: Activation(6)}
+    assert bit_operations(S, macs, options, inputs) == 100 * 4 * 8 + 200 * 16 * 16 + 300 * 16 * 6

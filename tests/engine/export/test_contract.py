@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.core.activation import Activation
 from engine.core.errors import EngineError, InputError, RecipeError
 from engine.core.option import FP16, parse_option
 from engine.core.recipe import ModelRef, Recipe, load_recipe, model_ref, uniform
@@ -130,7 +131,7 @@ def test_a_recipe_of_another_model_is_refused(unet: Model, tmp_path: Path) -> No
     unknown = Recipe(ref, {"no.such.layer": parse_option("uaq-4")})
     with pytest.raises(RecipeError, match=r"no\.such\.layer"):
         export(unet, unknown, "packed", tmp_path / "out")
-    active = Recipe(ref, {}, {unet.structure.choices[0].name: {"bits": 8}})
+    active = Recipe(ref, {}, {unet.structure.choices[0].name: Activation(8)})
     with pytest.raises(RecipeError, match="activations"):
         export(unet, active, "recipe", tmp_path / "out")
     with pytest.raises(InputError, match="no export format 'zip'"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.core.activation import Activation
 from engine.core.errors import Cancelled, OptionError, RecipeError
 from engine.core.option import FP16, Option
 from engine.core.recipe import Recipe, model_ref, uniform
@@ -175,7 +176,8 @@ def test_recipes_that_do_not_fit_are_refused_before_anything_moves(unet: Model) 
     for bad, words in (
         (replace(good, options={"nowhere": U3}), "does not have"),
         (replace(good, model=replace(good.model, identity="f" * 64)), "made for another model"),
-        (replace(good, activations={unet.structure.choices[0].name: {"bits": 8}}), "activations of 1 layers"),
+        (replace(good, activations={unet.structure.choices[0].name: Activation(8, "static", "0" * 12, 4)}),
+         "tables 000000000000"),
     ):
         with pytest.raises(RecipeError, match=words):
             apply(unet, bad)
