@@ -1,10 +1,16 @@
-"""Which event calls which handler, and which components it repaints."""
+"""Which event calls which handler, and which components it repaints.
+
+Gradio's page merges answers of one event that arrive together by component, and what the later one leaves out of a
+component is then lost. So an event repaints once, in one answer, and what streams (pictures) is a second event that
+has only its own pane among its outputs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +33,10 @@ Update = dict[Any, Any]
 HISTORY_SHOWN = 40
 PINS = "pins"
 GRID_ROWS = 4
+PRESENCE_S = 60.0
+# Every trigger runs, in order of arrival, and nothing flickers while it does.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": None,
+                         "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Wiring:
     def __init__(self, handlers: Handlers, parts: Parts) -> None:
         self.handlers = handlers
         self.parts = parts
+        self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
         self.revisions = itertools.count(time.time_ns() // 1_000_000)
 
@@ -105,28 +116,29 @@ class Wiring:
         }
 
     @property
-    def outputs(self) -> list[Any]:
-        """Everything an edit may repaint."""
-        p = self.parts
-        v, q = p.views, p.prompt
-        h = p.header
-        return [p.state, p.graph, h.undo, h.redo, h.model, h.preset,
-                v.history, v.pins, v.difference, v.block_title, v.options_chart, v.pane, v.restore,
-                v.grid_columns, v.grid_prompts, q.prompt, q.negative, q.label, q.suggestion, q.scheduler, q.seed,
-                q.steps, q.guidance]
+    def painting(self) -> dict[Any, None]:
+        """What `painted` repaints."""
+        p, v, h = self.parts, self.parts.views, self.parts.header
+        return dict.fromkeys([p.state, p.graph, h.undo, h.redo, h.preset, v.history, v.pins, v.difference,
+                              v.grid_columns, v.block_title, v.options_chart])
 
-    # --- generators ---------------------------------------------------------------------------------------------
+    @property
+    def opening_outputs(self) -> dict[Any, None]:
+        """What `opened` repaints besides."""
+        q = self.parts.prompt
+        return dict.fromkeys([self.parts.header.model, q.prompt, q.seed, q.steps, q.guidance, q.label])
 
-    def pictures(self, state: ViewState, against: str, session: str) -> Iterator[Update]:
-        """Values of the compare pane as they come."""
-        for value in self.handlers.compared(state, against, session):
-            yield {self.parts.views.pane: value}
+    @property
+    def offered_outputs(self) -> dict[Any, None]:
+        """What `offered` repaints."""
+        q = self.parts.prompt
+        return dict.fromkeys([self.parts.views.grid_prompts, q.prompt, q.negative, q.label, q.suggestion, q.scheduler])
 
-    def arriving(self, name: str | None = None) -> Callable[..., Iterator[Update]]:
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def arriving(self, name: str | None = None) -> Callable[..., Update]:
         """Page load, or (with the model box as input) opening another model."""
-        def run(
-            state: ViewState | None, chosen: str, against: str, page: dict[str, Any], request: gr.Request
-        ) -> Iterator[Update]:
+        def run(state: ViewState | None, chosen: str, page: dict[str, Any], request: gr.Request) -> Update:
             try:
                 if name is None:
                     state, said = self.handlers.arrive(request)
@@ -134,123 +146,136 @@ class Wiring:
                     state, said = self.handlers.opened(chosen.strip(), {})
             except EngineError as error:
                 gr.Warning(sentence(error))
-                yield {self.parts.header.model: state.model if state else chosen}
-                return
+                return {self.parts.header.model: state.model if state else chosen}
             if said:
                 gr.Warning(said)
-            state = replace(state, edit=page.get("edit") or 0)  # the page goes on counting
-            yield self.opened(state)
-            yield from self._loaded(state, request.session_hash or "")
-            yield from self.pictures(state, against, request.session_hash or "")
+            return self.opened(replace(state, edit=page.get("edit") or 0))  # the page goes on counting
         return run
 
-    def _loaded(self, state: ViewState, session: str) -> Iterator[Update]:
+    def loading(self, state: ViewState | None, request: gr.Request) -> Iterator[Update]:
+        """The weights behind the graph."""
         pane = self.parts.views.pane
+        if state is None:
+            return
         try:
             yield {pane: {"progress": {"text": "Loading the weights", "step": 0, "of": 1, "left": ""}}}
-            facts = self.handlers.facts(state, session)
-            if facts:
-                yield self.offered(facts)
+            self.handlers.facts(state, request.session_hash or "")
         except Cancelled:
             return
         except (EngineError, RuntimeError) as error:
             yield {pane: {"error": sentence(error), "progress": None}}
 
-    def editing(self, change: Callable[[ViewState, Any], ViewState] | None) -> Callable[..., Iterator[Update]]:
-        """A generator event: take what the page did, apply a pure change, repaint at once, then bring new pictures.
+    def offering(self, state: ViewState | None, request: gr.Request) -> Update:
+        """Controls that depend on what the loaded model takes."""
+        try:
+            facts = self.handlers.facts(state, request.session_hash or "") if state else None
+        except (Cancelled, EngineError, RuntimeError):  # said by `loading`
+            facts = None
+        return self.offered(facts) if facts else {self.parts.prompt.prompt: gr.skip()}
+
+    def editing(self, change: Callable[[ViewState, Any], ViewState] | None) -> Callable[..., Update]:
+        """Take what the page did, apply a pure change, repaint.
 
         Without a change the event is the page's own gesture; its answer must not take back what was done since.
         """
-        def run(
-            state: ViewState | None, value: Any, against: str, page: dict[str, Any], request: gr.Request
-        ) -> Iterator[Update]:
+        def run(state: ViewState | None, value: Any, page: dict[str, Any]) -> Update:
             if state is None:  # the page has not been told what it shows
-                return
+                return {self.parts.state: None}
             new = state
             try:
                 new = seen = self.handlers.released(state, page)
                 new = change(seen, value) if change else seen
             except (EngineError, ValueError) as error:
                 gr.Warning(sentence(error) if isinstance(error, EngineError) else str(error))
-                yield self.painted(new)
-                return
-            yield self.painted(new, new.edit if change is None else None)
-            if new.options != state.options or (against == PINS and new.pins != state.pins):
-                yield from self.pictures(new, against, request.session_hash or "")
+                return self.painted(new)
+            return self.painted(new, new.edit if change is None else None)
         return run
 
-    def generating(self) -> Callable[..., Iterator[Update]]:
-        """The generate button, a submitted prompt, a changed sampler setting."""
-        # Each form field by name: Gradio hands over the request only among plain parameters.
-        def run(
-            state: ViewState, against: str, prompt: str, negative: str, label: float, seed: float, steps: float,
-            guidance: float, scheduler: str, count: float, request: gr.Request,
-        ) -> Iterator[Update]:
-            form = settings_from(prompt, negative, label, seed, steps, guidance, scheduler, count)
-            state = replace(state, settings=form)
-            yield {self.parts.state: state,
-                   self.parts.graph: {"address": self.handlers.address(state), "rev": next(self.revisions)}}
-            yield from self.pictures(state, against, request.session_hash or "")
+    def picturing(self, always: bool = False) -> Callable[..., Iterator[Update]]:
+        """Values of the compare pane as they come; nothing where it shows these pictures already."""
+        def run(state: ViewState | None, against: str, request: gr.Request) -> Iterator[Update]:
+            if state is None:
+                return
+            session = request.session_hash or ""
+            wanted = (state.model, state.options, state.settings, against, state.pins if against == PINS else None)
+            if not always and self.shown.get(session) == wanted:
+                return
+            self.shown[session] = wanted
+            for value in self.handlers.compared(state, against, session):
+                yield {self.parts.views.pane: value}
         return run
+
+    def formed(self, state: ViewState | None, *form: Any) -> Update:
+        """What the prompt box says becomes part of the state and the address."""
+        if state is None:
+            return {self.parts.state: None}
+        state = replace(state, settings=settings_from(*form))
+        return {self.parts.state: state,
+                self.parts.graph: {"address": self.handlers.address(state), "rev": next(self.revisions)}}
 
     # --- connections --------------------------------------------------------------------------------------------
 
     def connect(self, page: gr.Blocks) -> None:
         """Register every event of the page."""
-        p, v = self.parts, self.parts.views
-        live = {"outputs": self.outputs, "show_progress": "hidden", "trigger_mode": "multiple",
-                "concurrency_limit": None, "api_visibility": "private"}
-        arrival = [p.state, p.header.model, v.against, p.graph]
-        page.load(self.arriving(), arrival, **live)
-        p.header.model.input(self.arriving("chosen"), arrival, **live)
-        p.graph.release(self.editing(None), [p.state, p.download, v.against, p.graph], **live)
+        p, v, h = self.parts, self.parts.views, self.handlers
+        # First, so that it outlives every other event of the page.
+        page.load(self.present, None, None, **QUIET)
+        arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
+        for event in (page.load(self.arriving(), arrival, opened, **QUIET),
+                      p.header.model.input(self.arriving("chosen"), arrival, opened, **QUIET)):
+            loaded = event.then(self.loading, p.state, v.pane, **QUIET)
+            offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **QUIET)
+            offered.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
-            event(self.selecting, [p.state, p.graph], show_progress="hidden", trigger_mode="always_last",
-                  outputs=[p.state, v.block_title, v.options_chart, v.histogram], api_visibility="private")
-        h = self.handlers
+            selected = event(self.selecting, [p.state, p.graph], [p.state, v.block_title, v.options_chart], **QUIET)
+            selected.then(self.weighing, p.state, v.histogram, **QUIET)
         for event, change, source in (
-            (p.header.undo.click, lambda s, _: h.undone(s), v.history),
-            (p.header.redo.click, lambda s, _: h.redone(s), v.history),
+            (p.graph.release, None, p.download),
+            (p.header.undo.click, lambda s, _: h.undone(s), p.download),
+            (p.header.redo.click, lambda s, _: h.redone(s), p.download),
             (p.header.preset.input, h.preset_chosen, p.header.preset),
             (p.header.load.upload, h.file_loaded, p.header.load),
             (v.history.input, h.jumped_to, v.history),
             (p.graph.overlay, h.overlay_chosen, p.graph),
-            (v.pin_a.click, lambda s, _: h.pin(s, "A"), v.history),
-            (v.pin_b.click, lambda s, _: h.pin(s, "B"), v.history),
+            (v.pin_a.click, lambda s, _: h.pin(s, "A"), p.download),
+            (v.pin_b.click, lambda s, _: h.pin(s, "B"), p.download),
         ):
-            event(self.editing(change), [p.state, source, v.against, p.graph], **live)
-        self._connect_pictures(live)
+            painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **QUIET)
+            painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
+        self._connect_pictures()
         self._connect_browser(page)
         page.unload(self.left)
 
     def _connect_browser(self, page: gr.Blocks) -> None:
         """What happens in the browser alone, or ends there; the scripts are in assets/ui."""
-        p, quiet = self.parts, {"show_progress": "hidden", "api_visibility": "private"}
-        p.header.save.click(self.handlers.saved, p.state, p.download, **quiet)
+        p = self.parts
+        p.header.save.click(self.handlers.saved, p.state, p.download, **QUIET)
         p.download.change(None, p.download, None, js="(text) => { QS.saveFile(text); }")
         p.header.theme.click(None, None, None, js="() => { QS.toggleTheme(); }")
         p.header.help.click(None, None, None, js="() => { QS.showHelp(); }")
         page.load(None, None, None, js="() => { QS.restoreTheme(); }")
 
-    def _connect_pictures(self, live: dict[str, Any]) -> None:
+    def _connect_pictures(self) -> None:
         p, q, v = self.parts, self.parts.prompt, self.parts.views
-        form = [p.state, v.against, *q.inputs]
-        for event in (q.generate.click, q.prompt.submit, q.negative.submit, q.seed.submit, q.steps.release,
-                      q.guidance.release, q.scheduler.input, q.count.release, q.label.submit):
-            event(self.generating(), form, **live)
-        q.suggestion.input(lambda text, old: text or old, [q.suggestion, q.prompt], q.prompt, show_progress="hidden",
-                           api_visibility="private").then(self.generating(), form, **live)
-        q.dice.click(None, None, q.seed, js="() => Math.floor(Math.random() * 4294967296)").then(
-            self.generating(), form, **live)
-        v.against.input(self.generating(), form, **live)
+        pictures: tuple[Any, ...] = ([p.state, v.against], v.pane)
+        asked: list[Any] = [
+            event(self.formed, [p.state, *q.inputs], [p.state, p.graph], **QUIET)
+            for event in (q.generate.click, q.prompt.submit, q.negative.submit, q.seed.submit, q.steps.release,
+                          q.guidance.release, q.scheduler.input, q.count.release, q.label.submit)
+        ]
+        chosen = q.suggestion.input(lambda text, old: text or old, [q.suggestion, q.prompt], q.prompt, **QUIET)
+        dice = q.dice.click(None, None, q.seed, js="() => Math.floor(Math.random() * 4294967296)")
+        asked += [e.then(self.formed, [p.state, *q.inputs], [p.state, p.graph], **QUIET) for e in (chosen, dice)]
+        for event in asked:
+            event.then(self.picturing(always=True), *pictures, **QUIET)
+        v.against.input(self.picturing(), *pictures, **QUIET)
         for event in (v.pane.cancel, v.grid.cancel):
-            event(self.cancelled, None, None, show_progress="hidden", api_visibility="private")
-        v.pane.region(self.restoring, [p.state, v.pane, v.against], [v.restore, v.pane], show_progress="hidden",
-                      trigger_mode="multiple", concurrency_limit=None, api_visibility="private")
-        v.grid.open(self.opening, [p.state, v.grid, v.grid_prompts, v.grid_columns], [v.tabs, v.pane],
-                    show_progress="hidden", concurrency_limit=None, api_visibility="private")
-        v.grid_make.click(self.gridding, [p.state, v.grid_prompts, v.grid_columns], [v.grid], show_progress="hidden",
-                          concurrency_limit=None, api_visibility="private")
+            event(self.cancelled, None, None, **QUIET)
+        v.pane.region(self.restoring, [p.state, v.pane, v.against], [v.restore, v.pane], **QUIET)
+        place = [p.state, v.grid, v.grid_prompts, v.grid_columns]
+        v.grid.open(lambda: gr.Tabs(selected="compare"), None, v.tabs, **QUIET)
+        v.grid.open(self.opening, place, v.pane, **QUIET)
+        v.grid_make.click(self.gridding, [p.state, v.grid_prompts, v.grid_columns], v.grid, **QUIET)
 
     def restoring(self, state: ViewState, value: dict[str, Any], against: str, request: gr.Request) -> Iterator[Update]:
         """A region of the difference map was clicked: rank the blocks that would repair it."""
@@ -274,18 +299,32 @@ class Wiring:
         """A picture of the grid was clicked: it is compared with full precision in the first tab."""
         picked = self.handlers.picked(state, value.get("open"), prompts, columns)
         if picked:
-            yield {self.parts.views.tabs: gr.Tabs(selected="compare")}
-            yield from self.pictures(picked, "full", request.session_hash or "")
+            session = request.session_hash or ""
+            self.shown.pop(session, None)  # the pane will show something else than the recipe
+            for value in self.handlers.compared(picked, "full", session):
+                yield {self.parts.views.pane: value}
 
-    def selecting(self, state: ViewState | None, value: dict[str, Any], request: gr.Request) -> Iterator[Update]:
-        """Selection changed: the block tab follows, the weights of its largest layer as soon as the device is free."""
+    def selecting(self, state: ViewState | None, value: dict[str, Any]) -> Update:
+        """Selection changed: the block tab follows."""
         if state is None:
-            return
-        before, state = state.selected, self.handlers.looked(state, value)
-        yield {self.parts.state: state, **self.block(state)}
-        if state.selected != before:
-            figure = self.handlers.histogram(state, request.session_hash or "")
-            yield {self.parts.views.histogram: gr.update(value=figure, visible=figure is not None)}
+            return {self.parts.state: None}
+        state = self.handlers.looked(state, value)
+        return {self.parts.state: state, **self.block(state)}
+
+    def weighing(self, state: ViewState | None, request: gr.Request) -> Update:
+        """The weights of the selection, as soon as the device is free."""
+        figure = self.handlers.histogram(state, request.session_hash or "") if state else None
+        return {self.parts.views.histogram: gr.update(value=figure, visible=figure is not None)}
+
+    async def present(self) -> AsyncIterator[None]:
+        """Lasts as long as the page is open, and does nothing.
+
+        Gradio closes a page's stream of answers when no event is pending. An event that the page sends at that very
+        moment is carried out, but its answer is lost; with one event always pending the stream never closes.
+        """
+        while True:
+            await asyncio.sleep(PRESENCE_S)
+            yield None
 
     def cancelled(self, request: gr.Request) -> None:
         """The cancel button of the pane or grid."""
@@ -294,3 +333,4 @@ class Wiring:
     def left(self, request: gr.Request) -> None:
         """The tab was closed: its jobs stop."""
         self.cancelled(request)
+        self.shown.pop(request.session_hash or "", None)

@@ -1,0 +1,32 @@
+"""The rule that keeps answers from being lost: what streams repaints one pane and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from explorer import page as page_module
+from explorer.graphview.components import BlockGraph
+from explorer.server import Binding
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(page_module, "build_app", lambda page, bound, **_: page)
+    return page_module.build("emoji-unet", Binding("127.0.0.1", 7860, (), "", False))
+
+
+def test_only_single_answers_repaint_the_graph(blocks: Any) -> None:
+    streams = [f for f in blocks.fns.values() if inspect.isgeneratorfunction(f.fn)]
+    assert streams, "pictures stream"
+    for found in streams:
+        assert not any(isinstance(c, BlockGraph) for c in found.outputs), found.name
+        assert len(found.outputs) <= 2, f"{found.name} streams into {len(found.outputs)} components"
+
+
+def test_no_trigger_is_dropped(blocks: Any) -> None:
+    served = [f for f in blocks.fns.values() if f.fn and f.targets[0][1] not in ("unload",)]
+    assert all(f.trigger_mode == "multiple" for f in served), [f.name for f in served if f.trigger_mode != "multiple"]
+    assert all(f.concurrency_limit is None for f in served)
