@@ -47,3 +47,15 @@ def unet(tiny_model: Callable[[str], Model]) -> Iterator[Model]:
     restore(model)
     yield model
     restore(model)
+
+
+@pytest.fixture(scope="session")
+def plain(tiny_model: Callable[[str], Model]) -> Model:
+    """An unconditional U-Net on pixels, the fastest there is."""
+    return tiny_model("ddpm")
+
+
+@pytest.fixture(scope="session")
+def guided(tiny_model: Callable[[str], Model]) -> Model:
+    """A text-conditioned U-Net with skip convolutions, called with doubled guidance batches."""
+    return tiny_model("sd1")
