@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.core.activation import STATIC, Activation
+from engine.core.activation import STATIC
 from engine.core.errors import InputError
 from engine.core.layer import Layer
 from engine.core.option import Option
@@ -142,7 +142,7 @@ def convolution_of(module: nn.Module) -> dict[str, Any]:
     return {name: getattr(module, name) for name in CONVOLUTION if hasattr(module, name)}
 
 
-def unsuited(layer: Layer, module: nn.Module, option: Option, activation: Activation | None) -> str:
+def unsuited(module: nn.Module, option: Option) -> str:
     """Why a layer takes no scaling, in a few words; "" where it does."""
     if option.is_untouched:
         return "the layer is untouched"
@@ -150,6 +150,4 @@ def unsuited(layer: Layer, module: nn.Module, option: Option, activation: Activa
         return "a grouped convolution has no factor per input channel that a recipe could count"
     if getattr(module, "padding_mode", "zeros") != "zeros":
         return "padding other than zeros is no part of the reference arithmetic"
-    if activation is not None and activation.scheme not in (STATIC, "token"):
-        return f"the scheme {activation.scheme} has no place for a scaling"
     return ""

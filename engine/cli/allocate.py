@@ -72,8 +72,11 @@ def _scores(structure: Any, wanted: str | None, method: str) -> Any:
     if wanted and (wanted.endswith(".json") or Path(wanted).is_file()):
         scores = load_scores(wanted)
         check_scores(scores, structure)
+        if not scores.is_damage:
+            raise InputError(f"{wanted} holds {scores.provider}, {scores.unit}: that says nothing about what bits "
+                             f"cost; name scores of damage.")
         return scores
-    found = find_scores(structure)
+    found = {name: scores for name, scores in find_scores(structure).items() if scores.is_damage}
     for name in [wanted] if wanted else [*PREFERRED, *found]:
         if name in found:
             return _completed(structure, found, name)

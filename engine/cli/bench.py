@@ -15,12 +15,15 @@ BENCHES: dict[str, tuple[str, str]] = {
     "lowbit": ("engine.bench.lowbit", "Linear layers on packed 4- and 8-bit kernels: resident memory, time per step"),
     "uniform": ("engine.bench.uniform", "every method at every width: stored bits, PSNR, feature distance, a picture"),
     "kmeans": ("engine.bench.kmeans", "1-D k-means against scikit-learn, time and squared error"),
+    "dmq": ("engine.bench.dmq", "what each ingredient of DMQ adds at W4A8 and W4A6; --rounds is pictures per row"),
+    "lengths": ("engine.bench.lengths", "shortened learning against the published lengths, on 3 layers and 1 block"),
 }
+LONG = ("dmq", "lengths")  # tens of minutes and more: only by name
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which bench, and on which model."""
-    parser.add_argument("name", nargs="?", choices=sorted(BENCHES), help="one bench; all without")
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHES), help=f"without: all but {', '.join(LONG)}")
     parser.add_argument("--model", default="emoji-unet", help="model to measure on (default: emoji-unet)")
     parser.add_argument("--rounds", type=int, default=15, help="how often each side is taken (default: 15)")
 
@@ -30,7 +33,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.bench.machine import machine
 
     results: dict[str, Any] = {}
-    for name in [args.name] if args.name else BENCHES:
+    for name in [args.name] if args.name else (name for name in BENCHES if name not in LONG):
         results[name] = importlib.import_module(BENCHES[name][0]).run(model=args.model, rounds=args.rounds)
     record = {"machine": machine(), **(results[args.name] if args.name else {"benches": results})}
     lines = [f"machine: {record['machine']}"]

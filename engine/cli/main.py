@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "study": ("engine.cli.study", "measure random recipes into one file; merge, show or export studies"),
     "fit": ("engine.cli.fit", "learn sensitivity from a study; held-out figures beside controls"),
     "allocate": ("engine.cli.allocate", "the best recipe for a budget, with a bound on any other"),
+    "calibrate": ("engine.cli.calibrate", "activation ranges, learned scaling and rounding (DMQ) for an allocation"),
     "generate": ("engine.cli.generate", "pictures, side by side when a recipe is given"),
     "evaluate": ("engine.cli.evaluate", "metrics of a recipe against full precision and the reference set"),
     "export": ("engine.cli.export", "write a recipe in a format others load; reloaded and compared before it is done"),

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="what is quantized alone (measured only)")
     parser.add_argument("--around", nargs="+", default=["fp16", "uaq-4"], metavar="OPTION",
                         help="what everything else is at while one is measured (measured only)")
-    parser.add_argument("--images", type=int, default=16, help="images per measurement (measured only)")
+    parser.add_argument("--images", type=int, default=16, help="images per measurement (measured, outliers)")
     parser.add_argument("--partial", metavar="FILE", help="JSON lines kept while measuring, to resume (measured only)")
     parser.add_argument("--device", default="cpu")
 
@@ -94,8 +94,20 @@ def _measured(model: Any, args: argparse.Namespace, command: str) -> Iterator[An
     return (event for event in events if isinstance(event, Scores))
 
 
+def _outliers(model: Any, args: argparse.Namespace, command: str) -> Iterator[Any]:
+    from engine.calibrate.capture import CapturePlan
+    from engine.calibrate.outliers import outliers
+    from engine.core.record import Scores
+
+    if not 1 <= args.images <= 4096:
+        raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
+    found = outliers(model, CapturePlan(images=args.images), command=f"{command} --images {args.images}")
+    return (event for event in followed(found, "outliers") if isinstance(event, Scores))
+
+
 # name -> (model, arguments, command line) -> iterator of Scores
 PROVIDERS: dict[str, Callable[[Any, argparse.Namespace, str], Iterator[Any]]] = {
     "weight-error": _weight_error,
     "measured": _measured,
+    "outliers": _outliers,
 }

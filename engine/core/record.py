@@ -38,6 +38,9 @@ class Trust:
     note: str = ""
 
 
+DIAGNOSIS = "diagnosis"
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Sensitivity of layers per option: damage, larger = worse, 0 = harmless.
@@ -50,7 +53,8 @@ class Scores:
         blocks: block id -> option text -> damage of quantizing the whole block alone; may be empty.
         trust: see `Trust`.
         command: the command line that made it.
-        about: everything else that identifies the run (versions, threads, prompts hash, seeds, steps).
+        about: everything else that identifies the run (versions, threads, prompts hash, seeds, steps); "kind" is
+            "diagnosis" where the numbers are no damage.
     """
 
     provider: str
@@ -61,3 +65,8 @@ class Scores:
     trust: Trust = field(default_factory=Trust)
     command: str = ""
     about: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_damage(self) -> bool:
+        """Whether the numbers say what an option costs; a diagnosis only colours the graph and allocates nothing."""
+        return self.about.get("kind") != DIAGNOSIS

@@ -8,7 +8,7 @@ once per call into a context that all hooks share; a batch of several timesteps 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ class InputQuantizers:
 
     def _watch_time(self, wanted: bool) -> None:
         if wanted and not self._clock:
-            read = _time_reader(self._denoiser)
+            read = argument_reader(self._denoiser, TIME_NAMES)
             self._clock = [
                 self._denoiser.register_forward_pre_hook(
                     lambda _, args, kwargs: self.context.enter(read(args, kwargs)), with_kwargs=True),
@@ -214,18 +214,22 @@ def _quantized(x: Tensor, part: _Part) -> Tensor:
     return torch.cat([before, part.quantize(inner), after], dim=part.axis)
 
 
-def _time_reader(denoiser: nn.Module) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    """Finds the timestep among the arguments of a call, by the denoiser's signature.
+def argument_reader(denoiser: nn.Module, names: Sequence[str]) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """Finds an argument of a denoiser's calls, by its signature: called with (args, kwargs), gives its value.
+
+    Args:
+        denoiser: the module.
+        names: what the argument may be called, such as `engine.models.inputs.TIME_NAMES`.
 
     Raises:
-        ModelError: it takes none.
+        ModelError: it takes none of them.
     """
-    names = list(inspect.signature(denoiser.forward).parameters)
-    name = next((n for n in TIME_NAMES if n in names), None)
+    parameters = list(inspect.signature(denoiser.forward).parameters)
+    name = next((n for n in names if n in parameters), None)
     if name is None:
-        raise ModelError(f"{type(denoiser).__name__} takes no timestep, so static activation tables cannot be used; "
-                         f"use the online scheme.")
-    place = names.index(name)
+        raise ModelError(f"{type(denoiser).__name__} takes no {names[0]}, so its calls cannot be followed; use the "
+                         f"online scheme.")
+    place = parameters.index(name)
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return kwargs[name] if name in kwargs else args[place]

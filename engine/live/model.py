@@ -52,6 +52,7 @@ class Model:
         options: choice name -> option that is in the weights now; None while a layer is being moved.
         sets: choice name -> the weight set its weight came from; silent where the option alone made it.
         inputs: the quantizers of layer inputs, and which are on now.
+        macs: layer name -> multiply-adds, once they were counted (`engine.live.macs`).
     """
 
     def __init__(self, pipeline: Any, structure: Structure, originals: Originals, store: Store, *,
@@ -68,6 +69,7 @@ class Model:
         self.sets: dict[str, FromSet] = {}
         self.cache = WeightCache(self.denoiser, structure)
         self.inputs = InputQuantizers(self.denoiser, structure)
+        self.macs: dict[str, int] | None = None
         self._tables: dict[str, ActivationTables] = {}
         self._weight_sets: dict[str, WeightSet] = {}
         self._applied: Recipe | None = None

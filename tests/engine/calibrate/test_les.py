@@ -100,12 +100,11 @@ def test_bad_plans_and_inputs() -> None:
 
 
 def test_layers_without_a_place_for_a_scaling() -> None:
-    layer = problem(torch.ones(4)).layer
     u4 = Option("uaq", 4)
-    assert unsuited(layer, torch.nn.Linear(4, 4), u4, None) == ""
-    assert "untouched" in unsuited(layer, torch.nn.Linear(4, 4), FP16, None)
-    assert "grouped" in unsuited(layer, torch.nn.Conv2d(4, 4, 3, groups=2), u4, None)
-    assert "padding" in unsuited(layer, torch.nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), u4, None)
+    assert unsuited(torch.nn.Linear(4, 4), u4) == ""
+    assert "untouched" in unsuited(torch.nn.Linear(4, 4), FP16)
+    assert "grouped" in unsuited(torch.nn.Conv2d(4, 4, 3, groups=2), u4)
+    assert "padding" in unsuited(torch.nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), u4)
     assert convolution_of(torch.nn.Linear(2, 2)) == {}
     assert convolution_of(torch.nn.Conv2d(2, 2, 3, stride=2))["stride"] == (2, 2)
 

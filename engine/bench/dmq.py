@@ -1,0 +1,243 @@
+"""`dmq`: what each ingredient adds, W4A8 and W4A6: rounding, scaling, timestep weighting, power-of-two factors.
+
+Every row is the one above with one ingredient more (the last two are alternatives), on the same final prompts and
+seeds, so rows are compared image by image. Finished rows are kept, calibration itself is kept by its stages, and the
+same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from engine.calibrate.adaround import RoundingPlan
+from engine.calibrate.allocation import preset_recipe
+from engine.calibrate.capture import CapturePlan
+from engine.calibrate.channels import channel_report, report_path, save_report
+from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
+from engine.calibrate.les import LesPlan
+from engine.calibrate.pts import ShiftPlan
+from engine.calibrate.rows import RowsPlan
+from engine.core.errors import InputError
+from engine.core.jsonrecord import to_json
+from engine.core.places import cache_dir, model_stem
+from engine.core.recipe import Recipe, model_ref, save_recipe
+from engine.core.sizes import bit_operations, bits_per_weight
+from engine.live.apply import applied, restore
+from engine.live.cancel import Cancel
+from engine.live.generate import Picture, generate
+from engine.live.macs import layer_macs
+from engine.live.model import Model, open_model
+from engine.live.request import Request
+from engine.metrics.bootstrap import difference_interval
+from engine.metrics.compare import Reference, compare, per_image
+from engine.metrics.features import find_extractor
+from engine.providers.partial import Partial
+from engine.providers.progress import Progress
+from engine.providers.prompts import request_for, split_of
+
+PART = "final"
+SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
+PRESETS = ("W4A8", "W4A6")
+
+
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """What is compared, and how thoroughly.
+
+    Attributes:
+        presets: of bits.
+        images: final pictures per row.
+        exclude: what stays in full precision, see `engine.calibrate.allocation.EXCLUSIONS`.
+        iterations, rounding_iterations: of scaling a layer and of rounding a block.
+        capture: calibration pictures.
+        rows: inputs that are learned from.
+        groups: timestep groups.
+        where: layers that take power-of-two factors.
+        steps: denoising steps of everything; None = the model's default.
+
+    Raises:
+        InputError: fewer than two pictures.
+    """
+
+    presets: tuple[str, ...] = PRESETS
+    images: int = 256
+    exclude: str = "dmq"
+    iterations: int = 600
+    rounding_iterations: int = 1500
+    capture: int = 64
+    rows: int = 512
+    groups: int = 20
+    where: str = "auto"
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise InputError(f"A comparison needs at least two pictures per row, got {self.images}.")
+
+    def ingredients(self) -> dict[str, DmqPlan]:
+        """Row -> what is calibrated, in the order of the table."""
+        adaptive, rounding = LesPlan(iterations=self.iterations), RoundingPlan(iterations=self.rounding_iterations)
+        uniform = replace(adaptive, weighting="uniform")
+        plain = DmqPlan(None, None, shifts=None, groups=self.groups, rows=RowsPlan(count=self.rows),
+                        capture=CapturePlan(images=self.capture, steps=self.steps))
+        return {
+            "baseline": plain,
+            "+ AdaRound": replace(plain, rounding=rounding),
+            "+ LES": replace(plain, rounding=rounding, scaling=uniform),
+            "+ adaptive weighting": replace(plain, rounding=rounding, scaling=adaptive),
+            "+ PTS by error": replace(plain, rounding=rounding, scaling=adaptive,
+                                      shifts=ShiftPlan(choose="error", where=self.where)),
+            "+ PTS by voting": replace(plain, rounding=rounding, scaling=adaptive,
+                                       shifts=ShiftPlan(where=self.where)),
+        }
+
+
+# row -> the row it is compared with
+ABOVE = {"+ AdaRound": "baseline", "+ LES": "+ AdaRound", "+ adaptive weighting": "+ LES",
+         "+ PTS by error": "+ adaptive weighting", "+ PTS by voting": "+ adaptive weighting"}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row.
+
+    Attributes:
+        preset, row: which.
+        metrics: name -> (value, low, high), 95 % intervals.
+        images: name -> values image by image, for paired differences.
+        bits_per_weight, bit_operations: of the recipe, everything counted.
+        calibration: figures of the calibration (layers scaled, blocks learned, layers shifted, ids).
+        stages: stage -> seconds and peak megabytes; a stage taken over from an earlier row takes next to nothing.
+        seconds: spent on the final pictures.
+    """
+
+    preset: str
+    row: str
+    metrics: dict[str, tuple[float, float, float]]
+    images: dict[str, tuple[float, ...]]
+    bits_per_weight: float
+    bit_operations: int
+    calibration: dict[str, Any]
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def table(model: Model, plan: TablePlan, *, partial: Path | None = None, directory: Path | None = None,
+          recipes: Path | None = None, cancel: Cancel | None = None) -> Iterator[Progress | TableRow]:
+    """Calibrate and measure every row; a `TableRow` each, those kept in `partial` at once.
+
+    Args:
+        model: in float32; its recipe is put back at the end.
+        plan: see `TablePlan`.
+        partial: JSON lines with finished rows.
+        directory: where calibration is kept; None is the user's cache.
+        recipes: folder for the recipe of every row; None writes none.
+        cancel: asked all the time.
+
+    Raises:
+        StudyError: `partial` belongs to another table.
+        Cancelled: the caller asked for it.
+    """
+    request = request_for(split_of(model), PART, plan.images, steps=plan.steps)
+    head = {"model": model.structure.identity, "prompts": split_of(model).hash, "part": PART, "dtype": model.dtype,
+            **to_json(plan), "presets": "any"}
+    kept = Partial(partial, head)
+    done = {(r["preset"], r["row"]): r for r in kept.records}
+    measure = _Measure(model, request, cancel)
+    for preset in plan.presets:
+        for name, ingredients in plan.ingredients().items():
+            if (preset, name) not in done:
+                for event in calibrate(model, preset_recipe(model.structure, preset, plan.exclude), ingredients,
+                                       directory=directory, cancel=cancel):
+                    if isinstance(event, Progress):
+                        yield replace(event, doing=f"{preset} {name}: {event.doing}")
+                    elif isinstance(event, Calibrated):
+                        done[preset, name] = asdict(measure.row(preset, name, event))
+                        kept.add(done[preset, name])
+                        _keep(model, event, recipes, f"{preset} {name}")
+            yield _row(done[preset, name])
+
+
+class _Measure:
+    """Generates the final pictures under a recipe and compares them with full precision, which is generated once."""
+
+    def __init__(self, model: Model, request: Request, cancel: Cancel | None) -> None:
+        self._model, self._request, self._cancel = model, request, cancel
+        self._reference: Reference | None = None
+
+    def row(self, preset: str, name: str, found: Calibrated) -> TableRow:
+        if self._reference is None:
+            with applied(self._model, Recipe(model_ref(self._model.structure), {})):
+                self._reference = Reference(self._pictures(), find_extractor(self._model.directory))
+        with applied(self._model, found.recipe):
+            made = self._pictures()
+        metrics = {m.name: (m.value, m.low, m.high) for m in compare(self._reference, made)}
+        images = {k: tuple(map(float, v)) for k, v in per_image(self._reference, made).items()}
+        recipe, structure = found.recipe, self._model.structure
+        bits = bits_per_weight(structure, recipe.options, recipe.activations, recipe.weights)
+        operations = bit_operations(structure, layer_macs(self._model), recipe.options, recipe.activations)
+        scaled = [s for s in found.scalings.values() if s.before]
+        learned = [r for r in found.roundings.values() if r.iterations]
+        figures = {
+            "recipe": recipe.hash, "weights": found.weights.id if found.weights else "",
+            "tables": found.tables.id if found.tables else "", "scaled": sum(s.accepted for s in scaled),
+            "scalings": len(scaled), "learned": sum(r.accepted for r in learned), "blocks": len(learned),
+            "shifted": len(found.shifts),
+        }
+        return TableRow(preset, name, metrics, images, bits, operations, figures, dict(found.stages))
+
+    def _pictures(self) -> list[Picture]:
+        events = generate(self._model, self._request, cancel=self._cancel, exact=True)
+        return [e for e in events if isinstance(e, Picture)]
+
+
+def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+    """The table: a line per row with its metrics, and what the ingredient changed in dB with its interval."""
+    found = []
+    by_name = {(r.preset, r.row): r for r in rows}
+    for row in rows:
+        line: dict[str, Any] = {"preset": row.preset, "row": row.row, "bits": round(row.bits_per_weight, 3),
+                                "GBOPs": round(row.bit_operations / 1e9, 2)}
+        for name, (value, low, high) in row.metrics.items():
+            if name.partition("[")[0] in SHOWN:
+                line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
+        above = by_name.get((row.preset, ABOVE.get(row.row, "")))
+        if above is not None:
+            mean, low, high = difference_interval(row.images["psnr"], above.images["psnr"])
+            line["psnr against the row it adds to"] = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+        else:
+            line["psnr against the row it adds to"] = ""
+        line["seconds"] = round(sum(s for s, _ in row.stages.values()))
+        line["peak MB"] = round(max((m for _, m in row.stages.values()), default=0.0))
+        found.append(line)
+    return found
+
+
+def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
+    """The table of a model at the lengths of the presets; `rounds` is how many final pictures each row makes."""
+    live = open_model(model)
+    plan = TablePlan(images=rounds)
+    place = cache_dir() / "bench" / f"{model_stem(live.structure.model, live.structure.identity)}.dmq-{rounds}.jsonl"
+    rows = [e for e in table(live, plan, partial=place) if isinstance(e, TableRow)]
+    live.close()
+    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
+            "rows": lines(rows)}
+
+
+def _keep(model: Model, found: Calibrated, recipes: Path | None, name: str) -> None:
+    report = channel_report(found)
+    if report is not None:
+        save_report(report_path(model.structure, report.tables), report)
+    if recipes is not None:
+        stem = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+        save_recipe(recipes / f"{stem}.recipe.json", found.recipe, model.structure)
+    restore(model)
+
+
+def _row(record: dict[str, Any]) -> TableRow:
+    pairs = {k: tuple(v) for k, v in record["metrics"].items()}
+    images = {k: tuple(v) for k, v in record["images"].items()}
+    stages = {k: tuple(v) for k, v in record["stages"].items()}
+    return TableRow(**{**record, "metrics": pairs, "images": images, "stages": stages})

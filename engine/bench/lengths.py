@@ -1,0 +1,109 @@
+"""`lengths`: the shortened learning against the published one, on a few layers and one block; held-out errors of both.
+
+DMQ learns a scaling for 6,000 iterations and rounds a block for 20,000; the presets take at most 600 and 1,500. Whether
+that loses anything is measured here: same inputs, same held-out pictures, same quantizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.calibrate.adaround import PUBLISHED_ITERATIONS as ROUNDING_ITERATIONS
+from engine.calibrate.adaround import Rounding, RoundingPlan
+from engine.calibrate.allocation import preset_recipe
+from engine.calibrate.capture import Captured, CapturePlan, capture
+from engine.calibrate.les import PUBLISHED_ITERATIONS, LesPlan, Scaling
+from engine.calibrate.roundings import learn_roundings
+from engine.calibrate.rows import RowsPlan, draw_rows
+from engine.calibrate.scalings import Inputs, learn_scalings
+from engine.calibrate.units import units_of
+from engine.core.layer import Role
+from engine.core.recipe import Recipe
+from engine.live.cancel import Cancel
+from engine.live.model import Model, open_model
+from engine.providers.progress import Progress
+from engine.quant.table import quantize
+
+PRESET = "W4A6"
+LAYERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LengthsPlan:
+    """How long the short and the long runs are, and on what.
+
+    Attributes:
+        scaling: iterations of scaling, short and published.
+        rounding: iterations of rounding, short and published.
+        capture: calibration pictures.
+        rows: inputs that are learned from.
+        steps: denoising steps; None = the model's default.
+    """
+
+    scaling: tuple[int, int] = (600, PUBLISHED_ITERATIONS)
+    rounding: tuple[int, int] = (1500, ROUNDING_ITERATIONS)
+    capture: int = 64
+    rows: int = 512
+    steps: int | None = None
+
+
+def lengths(model: Model, plan: LengthsPlan | None = None, *, directory: Path | None = None,
+            cancel: Cancel | None = None) -> Iterator[Progress | dict[str, Any]]:
+    """Learn at both lengths; a line per layer, block and length.
+
+    The long runs do not stop early, so that they are what was published. Layers: a residual convolution, a skip
+    convolution or attention projection, and a feed-forward one; the block is the first that is rounded as a whole.
+    """
+    plan = plan or LengthsPlan()
+    captured: Captured | None = None
+    for event in capture(model, CapturePlan(images=plan.capture, steps=plan.steps), directory=directory,
+                         cancel=cancel):
+        if isinstance(event, Captured):
+            captured = event
+        else:
+            yield event
+    assert captured is not None
+    rows = draw_rows(model, captured, RowsPlan(count=plan.rows), cancel=cancel)
+    recipe = preset_recipe(model.structure, PRESET)
+    names = chosen_layers(model, recipe)
+    for iterations, patience in zip(plan.scaling, (LesPlan().patience, 1.0), strict=True):
+        how = replace(LesPlan(), iterations=iterations, patience=patience)
+        for found in learn_scalings(model, rows, recipe, how, Inputs(), only=names, cancel=cancel):
+            if isinstance(found, Scaling):
+                yield {"what": f"scaling {found.layer}", "iterations": f"{found.iterations} of {iterations}",
+                       "without": found.before, "learned": found.after, "seconds": round(found.seconds, 1)}
+            else:
+                yield found
+    nearest = {x.name: quantize(model.originals.tensor(x).float(), recipe.option(x.choice),
+                                model.structure.precision_bits)
+               for x in model.structure.layers if not recipe.option(x.choice).is_untouched}
+    block = next(u.name for u in units_of(model.structure) if len(u.layers) > 2 and u.layers[0].name in nearest)
+    for iterations in plan.rounding:
+        how_long = RoundingPlan(iterations=iterations)
+        for result in learn_roundings(model, rows, nearest, how_long, only=[block], cancel=cancel):
+            if isinstance(result, Rounding):
+                if result.iterations:
+                    yield {"what": f"rounding {result.block}", "iterations": f"{iterations} of {iterations}",
+                           "without": result.before, "learned": result.after, "seconds": round(result.seconds, 1)}
+            else:
+                yield result
+
+
+def chosen_layers(model: Model, recipe: Recipe) -> list[str]:
+    """Three layers that differ in kind, as far as the model has them."""
+    quantized = [x for x in model.structure.layers if x.choice in recipe.options]
+    wanted = ((Role.RESNET,), (Role.SKIP, Role.QUERY), (Role.FEED_FORWARD,))
+    found = [next((x.name for x in quantized if x.role in roles), "") for roles in wanted]
+    others = [x.name for x in quantized if x.name not in found]
+    return list(dict.fromkeys([name for name in found if name] + others))[:LAYERS]
+
+
+def run(model: str = "emoji-unet", rounds: int = 64) -> dict[str, Any]:
+    """Both lengths on a model; `rounds` is how many calibration pictures are captured."""
+    live = open_model(model)
+    rows = [e for e in lengths(live, LengthsPlan(capture=rounds)) if isinstance(e, dict)]
+    live.close()
+    return {"model": model, "n": rounds, "peer": "the published lengths", "rows": rows}

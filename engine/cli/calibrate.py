@@ -1,0 +1,137 @@
+"""`calibrate`: ranges, scalings, rounding and shifts for an allocation; writes the recipe that uses them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.cli.progress import followed
+from engine.cli.table import aligned
+from engine.core.errors import InputError
+
+if TYPE_CHECKING:
+    from engine.calibrate.dmq import Calibrated, DmqPlan
+    from engine.live.model import Model
+
+METHODS = ("ranges", "les", "dmq")
+ROUNDINGS = ("adaround", "nearest")
+WEIGHTINGS = ("adaptive", "uniform", "linear", "quadratic")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What is calibrated, how far, on how much, and where the recipe goes."""
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--method", required=True, choices=METHODS,
+                        help="ranges: static activations; les: learned scaling too; dmq: everything")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--preset", default="W4A8", help="bits of weights and activations, such as W8A8, W4A8, W4A6")
+    what.add_argument("--recipe", metavar="FILE", help="an allocation instead: its options, and its activation bits")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the calibrated recipe")
+    parser.add_argument("--exclude", default="dmq", help="left in full precision: none, first-last, dmq")
+    parser.add_argument("--weights", default="uaq", metavar="METHOD", help="how a preset stores weights (default: uaq)")
+    parser.add_argument("--scheme", default="static", choices=["static", "token"], help="of the activations")
+    parser.add_argument("--scaling", default="les", choices=["les", "smooth", "none"],
+                        help="learned, the heuristic control, or none (les and dmq)")
+    parser.add_argument("--weighting", default="adaptive", choices=WEIGHTINGS, help="of the timesteps while scaling")
+    parser.add_argument("--rounding", default="adaround", choices=ROUNDINGS, help="of the weights (dmq)")
+    parser.add_argument("--shifts", default="voting", choices=["voting", "error", "none"],
+                        help="how power-of-two factors are chosen (dmq, static)")
+    parser.add_argument("--where", default="auto", choices=["auto", "skip", "spread", "all"],
+                        help="which layers take them")
+    parser.add_argument("--images", type=int, default=64, help="calibration pictures (default: 64)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
+    parser.add_argument("--rows", type=int, default=512, help="inputs that are learned from (default: 512)")
+    parser.add_argument("--groups", type=int, default=20, help="timestep groups of static activations (default: 20)")
+    parser.add_argument("--iterations", type=int, default=600, help="of scaling a layer, at most (default: 600)")
+    parser.add_argument("--rounding-iterations", type=int, default=1500, help="of rounding a block (default: 1500)")
+    parser.add_argument("--directory", metavar="DIR", help="where unfinished work is kept (default: the cache)")
+    parser.add_argument("--device", default="cpu")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Calibrate, save, and say what was found and what it took."""
+    from engine.calibrate.allocation import preset_recipe
+    from engine.calibrate.channels import channel_report, report_path, save_report
+    from engine.calibrate.dmq import Calibrated, calibrate
+    from engine.calibrate.outliers import outlier_scores
+    from engine.core.recipe import load_recipe, save_recipe, sizes
+    from engine.live.model import open_model
+    from engine.providers.files import save_scores, scores_path
+
+    plan = plan_of(args)
+    model = open_model(args.model, device=args.device)
+    allocation = load_recipe(args.recipe) if args.recipe else preset_recipe(
+        model.structure, args.preset, args.exclude, args.weights)
+    directory = Path(args.directory) if args.directory else None
+    events = followed(calibrate(model, allocation, plan, directory=directory), args.method)
+    found = next(e for e in events if isinstance(e, Calibrated))
+    report = channel_report(found)
+    if report is not None:
+        save_report(report_path(model.structure, report.tables), report)
+    if found.ranges is not None:
+        command = f"python -m engine calibrate {args.model} --method {args.method}"
+        scores = outlier_scores(model.structure, found.ranges, command)
+        save_scores(scores_path(model.structure, scores.provider), scores)
+    save_recipe(args.out, found.recipe, model.structure)
+    result = {"out": args.out, "recipe": found.recipe.hash, **_files(model, found), **_figures(found),
+              "sizes": sizes(model.structure, found.recipe),
+              "stages": {k: {"seconds": s, "peak_mb": m} for k, (s, m) in found.stages.items()}}
+    return result, _text(args.out, result, found)
+
+
+def plan_of(args: argparse.Namespace) -> DmqPlan:
+    """The plan that the arguments ask for.
+
+    Raises:
+        InputError: a number out of range.
+    """
+    from engine.calibrate.adaround import RoundingPlan
+    from engine.calibrate.capture import CapturePlan
+    from engine.calibrate.dmq import DmqPlan
+    from engine.calibrate.les import LesPlan
+    from engine.calibrate.pts import ShiftPlan
+    from engine.calibrate.rows import RowsPlan
+
+    if not 2 <= args.images <= 4096:
+        raise InputError(f"--images must be from 2 to 4096, got {args.images}.")
+    scaling = rounding = shifts = None
+    if args.method != "ranges" and args.scaling != "none":
+        scaling = LesPlan(method=args.scaling, iterations=args.iterations, weighting=args.weighting)
+    if args.method == "dmq" and args.rounding == "adaround":
+        rounding = RoundingPlan(iterations=args.rounding_iterations)
+    if args.method == "dmq" and args.shifts != "none" and args.scheme == "static":
+        shifts = ShiftPlan(choose=args.shifts, where=args.where)
+    return DmqPlan(scaling, rounding, args.scheme, shifts, args.groups, RowsPlan(count=args.rows),
+                   replace(CapturePlan(), images=args.images, steps=args.steps))
+
+
+def _files(model: Model, found: Calibrated) -> dict[str, Any]:
+    from engine.live.tables import tables_path
+    from engine.live.weightsets import weight_set_path
+
+    return {
+        "weights": str(weight_set_path(model.structure, found.weights.id)) if found.weights else None,
+        "tables": str(tables_path(model.structure, found.tables.id)) if found.tables else None,
+    }
+
+
+def _figures(found: Calibrated) -> dict[str, Any]:
+    scalings = [s for s in found.scalings.values() if s.before]
+    learned = [r for r in found.roundings.values() if r.iterations]
+    return {
+        "layers": len(found.recipe.options),
+        "scaled": sum(s.accepted for s in scalings), "scaling_refused": sum(not s.accepted for s in scalings),
+        "blocks": len(learned), "blocks_learned": sum(r.accepted for r in learned),
+        "shifted": len(found.shifts),
+        "agreement": float(sum(float(s.agreement.mean()) for s in found.shifts.values()) / max(len(found.shifts), 1)),
+    }
+
+
+def _text(out: str, result: dict[str, Any], found: Calibrated) -> str:
+    rows = [(stage, f"{seconds:.0f} s", f"{peak:,.0f} MB") for stage, (seconds, peak) in found.stages.items()]
+    said = (f"{out}: {result['sizes']['bits_per_weight']:.3f} stored bits per weight; {result['scaled']} of "
+            f"{result['layers']} layers scaled, {result['blocks_learned']} of {result['blocks']} blocks with learned "
+            f"rounding, {result['shifted']} layers with shifts (mean agreement {result['agreement']:.2f})")
+    return said + "\n" + aligned(("stage", "time", "peak memory"), rows)

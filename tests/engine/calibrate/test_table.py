@@ -1,0 +1,56 @@
+"""The comparison of ingredients at the smallest size: every row, resumed, and its differences image by image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.bench.dmq import ABOVE, TablePlan, TableRow, lines, table
+from engine.bench.lengths import LengthsPlan, lengths
+from engine.core.errors import InputError, StudyError
+from engine.core.recipe import load_recipe
+from engine.live.model import Model
+
+PLAN = TablePlan(("W4A8", "W4A6"), images=3, iterations=4, rounding_iterations=4, capture=4, rows=12, groups=3, steps=3)
+
+
+def test_every_row_and_none_twice(plain: Model, tmp_path: Path) -> None:
+    places = {"partial": tmp_path / "rows.jsonl", "directory": tmp_path / "work", "recipes": tmp_path / "recipes"}
+    first = table(plain, PLAN, **places)
+    some = [next(e for e in first if isinstance(e, TableRow)) for _ in range(3)]
+    first.close()  # interrupted
+    assert plain.recipe.options == {} and plain.inputs.settings == {}
+    rows = [e for e in table(plain, PLAN, **places) if isinstance(e, TableRow)]
+    assert rows[:3] == some
+    assert [(r.preset, r.row) for r in rows] == [(p, n) for p in PLAN.presets for n in PLAN.ingredients()]
+    found = {(r.preset, r.row): r for r in rows}
+    for preset in PLAN.presets:
+        assert found[preset, "baseline"].calibration["weights"] == ""
+        both = [found[preset, name].calibration["weights"] for name in ("+ PTS by error", "+ PTS by voting")]
+        assert both[0] == both[1] == found[preset, "+ adaptive weighting"].calibration["weights"] != ""
+    assert found["W4A8", "+ AdaRound"].calibration["weights"] == found["W4A6", "+ AdaRound"].calibration["weights"]
+    assert all({"psnr", "image_mse"} <= r.images.keys() and len(r.images["psnr"]) == 3 for r in rows)
+    assert found["W4A6", "baseline"].bit_operations < found["W4A8", "baseline"].bit_operations
+    assert load_recipe(tmp_path / "recipes" / "w4a6-pts-by-voting.recipe.json").hash == found[
+        "W4A6", "+ PTS by voting"].calibration["recipe"]
+    shown = lines(rows)
+    assert len(shown) == 12 and all(bool(line["psnr against the row it adds to"]) == (line["row"] in ABOVE)
+                                    for line in shown)
+    with pytest.raises(StudyError, match="other settings"):
+        list(table(plain, TablePlan(images=4, capture=4), **places))
+
+
+def test_lengths_are_compared_on_the_same_inputs(plain: Model) -> None:
+    plan = LengthsPlan((3, 6), (4, 8), capture=4, rows=12, steps=3)
+    found = [e for e in lengths(plain, plan) if isinstance(e, dict)]
+    assert len(found) == 8
+    scalings = [f for f in found if f["what"].startswith("scaling")]
+    assert [f["what"] for f in scalings[:3]] == [f["what"] for f in scalings[3:]]
+    assert [f["without"] for f in scalings[:3]] == [f["without"] for f in scalings[3:]]
+    assert found[-1]["what"] == found[-2]["what"] and found[-1]["without"] == found[-2]["without"]
+
+
+def test_one_picture_is_no_comparison() -> None:
+    with pytest.raises(InputError, match="two pictures"):
+        TablePlan(images=1)
