@@ -84,16 +84,20 @@ def _serve(args: argparse.Namespace) -> None:
 
     from explorer.page import build
 
-    server = uvicorn.Server(uvicorn.Config(build(model, bound), host=bound.host, port=port, log_level="warning"))
+    # Open pages hold a stream of answers; they are not waited for at the end.
+    server = uvicorn.Server(uvicorn.Config(build(model, bound), host=bound.host, port=port, log_level="warning",
+                                           timeout_graceful_shutdown=1))
     shown = "127.0.0.1" if bound.host in ("0.0.0.0", "::") else bound.host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
     print(f"Quantscape is at {url}  (stop with Ctrl+C)", flush=True)
     if window:
-        threading.Thread(target=server.run, daemon=True).start()
+        serving = threading.Thread(target=server.run, daemon=True)
+        serving.start()
         _wait_until_up(server)
         window.create_window("Quantscape", url, width=1440, height=900)
         window.start()
         server.should_exit = True
+        serving.join()
         return
     if not args.no_browser and not bound.limited:
         threading.Thread(target=_open_browser, args=(server, url), daemon=True).start()
