@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from engine.core.errors import Cancelled, ModelError
@@ -249,6 +250,12 @@ class LiveBackend:
         if self._extractor is None:
             self._extractor = find_extractor(self._model.directory, self.device)
         return compare(list(a.pictures), list(b.pictures), self._extractor)
+
+    def export(self, recipe: Recipe, name: str, directory: Path, cancel: threading.Event) -> Iterator[Any]:
+        """Write, reload and compare; see `engine.export.exporting.export`."""
+        from engine.export.exporting import export
+
+        yield from export(self._model, recipe, name, directory, cancel=cancel)
 
     def weights(self, layer: Layer) -> Any:
         """Full-precision weights of one layer, from the checkpoint."""

@@ -32,6 +32,7 @@ from engine.core.recipe import (
 from explorer.backend import Compared, Facts, LiveBackend, Made, Progress, Region, Restored, prompt_lines, single
 from explorer.blockpanel import layer_histogram, selected_layers
 from explorer.context import Context, OpenModel, sentence
+from explorer.exports import exporting, plan_text, planned
 from explorer.graphview.overlay import RAMPS
 from explorer.pictures import comparison, grid_column, progress
 from explorer.state import (
@@ -295,6 +296,35 @@ class Handlers:
             return None
         return figures[-1] if figures else None
 
+    # --- export ------------------------------------------------------------------------------------------------
+
+    def recipe(self, state: ViewState) -> Recipe:
+        """The current recipe."""
+        ref = model_ref(self.context.model(state.model).structure)
+        return Recipe(ref, dict(state.options), provenance={"allocator": "explorer"})
+
+    def export_plan(self, state: ViewState, name: str) -> tuple[str, bool]:
+        """What a file would hold, in words, and whether layers change in it."""
+        try:
+            plan = planned(self.context.model(state.model), self.recipe(state), name)
+        except EngineError as error:
+            return sentence(error), False
+        return plan_text(plan), bool(plan.changes)
+
+    def as_exported(self, state: ViewState, name: str) -> ViewState:
+        """The recipe becomes what a file would hold of it, so that it is seen before it is written."""
+        plan = planned(self.context.model(state.model), self.recipe(state), name)
+        model = self.context.model(state.model)
+        return edited(state, {n: plan.recipe.option(n) for n in model.order}, f"as {name} holds it")
+
+    def exported(self, state: ViewState, name: str, directory: str, session: str) -> Iterator[str]:
+        """Write, reload, compare; Markdown of where it stands."""
+        if self.context.bound.limited:
+            yield "This is a public page; run Quantscape on your own machine to export."
+            return
+        yield from exporting(self.context.model(state.model), self.recipe(state), name, directory,
+                             self.context.worker, session)
+
     # --- pins and address --------------------------------------------------------------------------------------
 
     def pin(self, state: ViewState, name: str) -> ViewState:
@@ -311,8 +341,7 @@ class Handlers:
 
     def saved(self, state: ViewState) -> str:
         """The recipe file for the browser to save: name and content, with a counter so that saving twice works."""
-        structure = self.context.model(state.model).structure
-        recipe = Recipe(model_ref(structure), dict(state.options), provenance={"allocator": "explorer"})
+        structure, recipe = self.context.model(state.model).structure, self.recipe(state)
         content = json.dumps(recipe_to_json(recipe, structure), indent=1, ensure_ascii=False)
         name = f"{Path(state.model).stem}-{bits_per_weight(structure, state.options):.2f}bits-{recipe.hash[:6]}{SUFFIX}"
         return json.dumps({"name": name, "content": content, "at": time.time()})

@@ -243,6 +243,7 @@ class Wiring:
             painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **QUIET)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
         self._connect_pictures()
+        self._connect_export()
         self._connect_browser(page)
         page.unload(self.left)
 
@@ -276,6 +277,28 @@ class Wiring:
         v.grid.open(lambda: gr.Tabs(selected="compare"), None, v.tabs, **QUIET)
         v.grid.open(self.opening, place, v.pane, **QUIET)
         v.grid_make.click(self.gridding, [p.state, v.grid_prompts, v.grid_columns], v.grid, **QUIET)
+
+    def _connect_export(self) -> None:
+        p, v, x = self.parts, self.parts.views, self.parts.views.export
+        for event in (x.tab.select, x.format.input):
+            event(self.planning, [p.state, x.format], [x.plan, x.preview], **QUIET)
+        shown = x.preview.click(self.editing(self.handlers.as_exported), [p.state, x.format, p.graph],
+                                list(self.painting), **QUIET)
+        shown.then(self.planning, [p.state, x.format], [x.plan, x.preview], **QUIET)
+        shown.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
+        x.start.click(self.exporting, [p.state, x.format, x.directory], x.status, **QUIET)
+        x.cancel.click(self.export_cancelled, None, None, **QUIET)
+
+    def planning(self, state: ViewState | None, name: str) -> Update:
+        """What a file would hold of the recipe."""
+        x = self.parts.views.export
+        text, changes = self.handlers.export_plan(state, name) if state else ("", False)
+        return {x.plan: text, x.preview: gr.update(visible=changes)}
+
+    def exporting(self, state: ViewState | None, name: str, directory: str, request: gr.Request) -> Iterator[Update]:
+        """Export, step by step in words."""
+        for text in self.handlers.exported(state, name, directory, request.session_hash or "") if state else ():
+            yield {self.parts.views.export.status: text}
 
     def restoring(self, state: ViewState, value: dict[str, Any], against: str, request: gr.Request) -> Iterator[Update]:
         """A region of the difference map was clicked: rank the blocks that would repair it."""
@@ -329,6 +352,10 @@ class Wiring:
     def cancelled(self, request: gr.Request) -> None:
         """The cancel button of the pane or grid."""
         self.handlers.context.worker.cancel(request.session_hash or "")
+
+    def export_cancelled(self, request: gr.Request) -> None:
+        """The cancel button of the Export tab."""
+        self.handlers.context.worker.cancel(f"{request.session_hash}-export")
 
     def left(self, request: gr.Request) -> None:
         """The tab was closed: its jobs stop."""

@@ -210,3 +210,18 @@ def test_the_table_twin_edits_too(page: Any, served: str) -> None:
     before = bits_text(page)
     rows.first.select_option("2")
     page.wait_for_function("(old) => document.querySelector('#graph .qs-totals').innerText !== old", arg=before)
+
+
+def test_a_recipe_is_exported_and_what_changes_is_shown_first(page: Any, served: str, tmp_path: Path) -> None:
+    opened(page, served)
+    page.get_by_role("tab", name="Export").click()
+    page.wait_for_selector("#export-plan:has-text('layers exact')", timeout=WAIT_MS)
+    page.fill("#export-directory textarea, #export-directory input", str(tmp_path / "out"))
+    page.click("#export-start")
+    page.wait_for_selector("#export-status:has-text('Reloaded and compared')", timeout=WAIT_MS)
+    assert (tmp_path / "out" / "model_index.json").exists()
+    page.locator("#export-format input").click()
+    page.get_by_role("option", name="bitsandbytes").click()
+    page.click("#export-preview", timeout=WAIT_MS)
+    page.wait_for_selector("#export-plan:has-text('0 requantized, 0 left')", timeout=WAIT_MS)
+    assert not page.locator("#undo").is_disabled()
