@@ -75,7 +75,7 @@ def test_what_does_not_fit_moves_nothing(unet: Model) -> None:
     held = held_of(unet, scaled=True)
     recipe = with_set(unet, held)
     name = unet.structure.choices[0].name
-    unknown = recipe.with_weights({name: FromSet("0" * 12)})
+    unknown = recipe.with_weights({name: FromSet("f" * 12)})
     for bad, said in ((unknown, "not on this machine"),
                       (recipe.with_weights({name: FromSet(held.id)}), "scaling"),
                       (recipe.with_weights({"nowhere": FromSet(held.id)}), "does not have"),
