@@ -17,7 +17,7 @@ TITLES: dict[str, tuple[str, str]] = {
     "measured": ("Measured damage", "image error when it alone is quantized"),
     "measured-uaq4": ("Measured damage around 4 bits", "added image error when it alone leaves uniform 4"),
     "measured-latent": ("Measured damage in latents", "latent error when it alone is quantized"),
-    "measured-latent-uaq4": ("Latent damage around 4 bits", "added latent error when it alone leaves uniform 4"),
+    "measured-uaq4-latent": ("Latent damage around 4 bits", "added latent error when it alone leaves uniform 4"),
     "weight-error": ("Weight error", "relative squared error of the weights"),
 }
 
