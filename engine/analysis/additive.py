@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.analysis.damage import DamageModel, Prior, fit_with
+from engine.analysis.damage import DamageModel
+from engine.analysis.damage_fit import Prior, fit_with
 from engine.analysis.predictor import LEAST_SUPPORT, Kind, Predictor
 from engine.analysis.trials import Ints, TrialTable
 from engine.core.option import FP16
@@ -41,13 +42,13 @@ def crossed(trials: Ints, recipes: int, seed: int) -> Ints:
     return np.where(rng.uniform(size=first.shape) < rng.uniform(size=(recipes, 1)), first, second)
 
 
-def table_scores(predictor: Predictor, table: DamageModel, name: str = "predictor") -> Scores:
-    """The table as scores: damage per choice and option, untouched 0, with the predictor's trust.
+def table_scores(predictor: Predictor, name: str = "predictor") -> Scores:
+    """The additive table as scores: damage per choice and option, untouched 0, with the predictor's trust.
 
     `about["extrapolated"]` counts the entries that fewer than `LEAST_SUPPORT` trials held; they follow from the
     layer's sensitivity and the weight error.
     """
-    subject = predictor.subject
+    subject, table = predictor.subject, predictor.additive
     layers: dict[str, dict[str, float]] = {}
     extrapolated = 0
     for c, choice in enumerate(subject.graph.choices):

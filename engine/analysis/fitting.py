@@ -1,15 +1,16 @@
-"""Fit everything to one set of folds: controls, ridge, damage models, networks, and a blend of the last two."""
+"""Fit everything to one set of folds: controls, ridge, damage models, networks, and a blend of damage and network."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from engine.analysis.additive import distil
 from engine.analysis.controls import CONTROLS
-from engine.analysis.damage import fit_member
+from engine.analysis.damage_fit import fit_member
 from engine.analysis.features import with_damage
 from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.ranking import spearman
@@ -42,7 +43,8 @@ NETWORKS = (Kind.GNN, Kind.GUIDED)
 
 
 def fit_predictor(table: TrialTable, training: Training | None = None, kinds: Iterable[Kind] = KINDS,
-                  about: Mapping[str, str] | None = None) -> Iterator[Fold | Epoch | Predictor]:
+                  about: Mapping[str, str] | None = None,
+                  always: Sequence[int] = ()) -> Iterator[Fold | Epoch | Predictor]:
     """Progress records, then the predictor.
 
     Args:
@@ -50,12 +52,13 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
         training: settings of the networks.
         kinds: what to fit besides the controls (ridge always is); with damage and networks also their blend.
         about: study, trials and the like, kept with the predictor.
+        always: trials to learn from in every fold and never to test on, such as those drawn around the best recipes.
     """
     training, wanted = training or Training(), [kind for kind in KINDS if kind in set(kinds)]
     held_out: dict[str, Floats] = {str(name): np.zeros(len(table)) for name in [*CONTROLS, *wanted]}
     members: dict[str, list[Member]] = {}
     hops: dict[str, list[list[float]]] = {}
-    splits = folds(len(table))
+    splits = _splits(len(table), always)
     for number, (train, test) in enumerate(splits):
         part = subset(table, train)
         found = {name: fit(part, number) for name, fit in CONTROLS.items()}
@@ -73,12 +76,21 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
     share, partner = 1.0, Kind.GNN
     networks = [kind for kind in NETWORKS if kind in wanted]
     if networks and Kind.DAMAGE in wanted:
-        partner = min(networks, key=lambda kind: _rmse(held_out[kind], table.target))
+        partner = min(networks, key=lambda kind: sum(_rmse(held_out[kind][t], table.target[t]) for _, t in splits))
         share, held_out[str(Kind.BLEND)] = _blend(held_out[Kind.DAMAGE], held_out[partner], table.target, splits)
     candidates = tuple(str(kind) for kind in Kind if kind in held_out)
-    report = report_of(table, held_out, FOLDS, {k: tuple(map(float, np.mean(v, 0))) for k, v in hops.items()},
-                       candidates)
-    yield _predictor(table, members, (share, partner), held_out, report, training, about or {})
+    tested = np.sort(np.concatenate([test for _, test in splits]))
+    report = report_of(subset(table, tested), {name: found[tested] for name, found in held_out.items()}, FOLDS,
+                       {k: tuple(map(float, np.mean(v, 0))) for k, v in hops.items()}, candidates)
+    noise = {name: _rmse(held_out[name][tested], table.target[tested]) for name in candidates}
+    yield _predictor(table, members, (share, partner), noise, report, training, about or {})
+
+
+def _splits(trials: int, always: Sequence[int]) -> list[tuple[Ints, Ints]]:
+    """(train, test) of every fold; trials that are always learned from are in every train and in no test."""
+    kept = np.array(sorted(always), np.int64)
+    base = np.setdiff1d(np.arange(trials), kept)
+    return [(np.sort(np.concatenate([base[train], kept])), base[test]) for train, test in folds(len(base))]
 
 
 def fitted(steps: Iterator[Fold | Epoch | Predictor]) -> Predictor:
@@ -127,11 +139,12 @@ def _hop_spearman(member: GnnMember, table: TrialTable, test: Ints) -> list[floa
 def _blend(damage: Floats, network: Floats, target: Floats, splits: list[tuple[Ints, Ints]]) -> tuple[float, Floats]:
     """Share of the damage model from all held-out predictions; the held-out blend uses, per fold, the share that the
     other folds' predictions give."""
-    blended = np.zeros_like(target)
-    for train, test in splits:
-        share = _share(damage[train], network[train], target[train])
+    blended, tested = np.zeros_like(target), np.concatenate([test for _, test in splits])
+    for _, test in splits:
+        rest = np.setdiff1d(tested, test)
+        share = _share(damage[rest], network[rest], target[rest])
         blended[test] = share * damage[test] + (1 - share) * network[test]
-    return _share(damage, network, target), blended
+    return _share(damage[tested], network[tested], target[tested]), blended
 
 
 def _share(damage: Floats, network: Floats, target: Floats) -> float:
@@ -146,11 +159,13 @@ def _rmse(predicted: Floats, target: Floats) -> float:
 
 
 def _predictor(table: TrialTable, members: dict[str, list[Member]], blend: tuple[float, Kind],
-               held_out: dict[str, Floats], report: Report, training: Training,
+               noise: dict[str, float], report: Report, training: Training,
                about: Mapping[str, str]) -> Predictor:
     kept = {name: tuple(found) for name, found in members.items() if name in tuple(Kind)}
-    noise = {name: _rmse(held_out[name], table.target) for name in report.target if name in tuple(Kind)}
     support = np.zeros(table.subject.space.offered.shape, np.int64)
     np.add.at(support, (np.arange(table.picks.shape[1])[None], table.picks), 1)
-    return Predictor(table.subject, kept, *blend, Kind(report.chosen), noise, table.formula, table.term, support,
-                     report, replace(training, device="cpu"), dict(about))
+    additive = fit_member(table).model
+    found = Predictor(table.subject, kept, *blend, Kind(report.chosen), additive, noise, table.formula, table.term,
+                      support, report, replace(training, device="cpu"), dict(about))
+    # the damage model of all trials is additive already; anything else is boiled down to its likeness
+    return found if found.kind is Kind.DAMAGE else replace(found, additive=distil(found, table.picks))

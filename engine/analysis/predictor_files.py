@@ -41,6 +41,7 @@ def save_predictor(stem: str | os.PathLike[str], predictor: Predictor) -> None:
 
     subject = predictor.subject
     arrays: dict[str, Array] = {"errors": subject.space.errors, "support": predictor.support}
+    arrays.update({f"additive.{k}": v for k, v in _damage_arrays(predictor.additive).items()})
     for kind, members in predictor.members.items():
         for fold, member in enumerate(members):
             arrays.update({f"{kind}.{fold}.{k}": v for k, v in _arrays(member).items()})
@@ -84,7 +85,7 @@ def load_predictor(stem: str | os.PathLike[str], structure: Structure) -> Predic
         members = {kind: tuple(_member(kind, _under(arrays, f"{kind}.{fold}."), subject, training, term)
                                for fold in range(FOLDS)) for kind in content["kinds"]}
         return Predictor(subject, members, float(content["share"]), Kind(content["partner"]),
-                         Kind(content["kind"]), content["noise"],
+                         Kind(content["kind"]), _damage_model(_under(arrays, "additive.")), content["noise"],
                          content["formula"], term, arrays["support"], from_json(Report, content["report"]), training,
                          content["about"])
     except (KeyError, ValueError, TypeError, RuntimeError, OptionError) as failure:
@@ -120,7 +121,7 @@ def _arrays(member: Member) -> dict[str, Array]:
     if isinstance(member, Ridge):
         return {"weights": member.weights, "scalars": np.array([member.offset, member.strength])}
     if isinstance(member, DamageMember):
-        return {name: np.asarray(getattr(member.model, name)) for name in DAMAGE_FIELDS}
+        return _damage_arrays(member.model)
     assert isinstance(member, GnnMember)
     state = {f"state.{k}": v.detach().cpu().numpy() for k, v in member.network.state_dict().items()}
     told = {} if member.damage is None else {"told": member.damage}
@@ -132,8 +133,7 @@ def _member(kind: str, found: dict[str, Array], subject: Subject, training: Trai
     if kind == Kind.RIDGE:
         return Ridge(found["weights"], float(found["scalars"][0]), float(found["scalars"][1]))
     if kind == Kind.DAMAGE:
-        model = DamageModel(found["damage"], found["curve"], float(found["noise"]))
-        return DamageMember(model, subject.space, term)
+        return DamageMember(_damage_model(found), subject.space, term)
     told = found.get("told")
     if told is not None:
         subject = replace(subject, table=with_damage(subject.table, subject.graph, told))
@@ -141,6 +141,14 @@ def _member(kind: str, found: dict[str, Array], subject: Subject, training: Trai
     network.load_state_dict({k: torch.from_numpy(v) for k, v in _under(found, "state.").items()})
     centre, spread = (float(x) for x in found["scale"])
     return GnnMember(network.eval(), subject, told, centre, spread, found["moments"], found["trust"])
+
+
+def _damage_arrays(model: DamageModel) -> dict[str, Array]:
+    return {name: np.asarray(getattr(model, name)) for name in DAMAGE_FIELDS}
+
+
+def _damage_model(found: Mapping[str, Array]) -> DamageModel:
+    return DamageModel(found["damage"], found["curve"], float(found["noise"]))
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

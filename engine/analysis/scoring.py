@@ -115,16 +115,6 @@ def block_scores(predictor: Predictor, trials: Ints, *, kind: Kind | None = None
                           count <= most)
 
 
-def block_damage(scores: Sequence[BlockScores]) -> dict[str, dict[str, float]]:
-    """Block id -> option text -> damage where the whole block takes one option, as `Scores.blocks` holds it."""
-    found: dict[str, dict[str, float]] = {}
-    for block in scores:
-        best = max(block.scores)
-        same = {str(c[0]): best - s for c, s in zip(block.candidates, block.scores, strict=True) if len(set(c)) == 1}
-        found[block.id] = same
-    return found
-
-
 def _options(predictor: Predictor, choice: int) -> list[int]:
     """Columns on offer for a layer that enough trials held; all offered ones where none was."""
     offered = np.flatnonzero(predictor.subject.space.offered[choice])
