@@ -95,7 +95,8 @@ class Wiring:
         p, model = self.parts, self.handlers.context.model(state.model)
         s = state.settings
         painted = self.painted(state)
-        painted[p.graph] = gr.update(graph=model.graph, value=painted[p.graph])
+        # Its value follows as the next answer: of both in one, Gradio's page takes the graph alone.
+        painted[p.graph] = gr.update(graph=model.graph)
         return {
             **painted,
             p.header.model: state.model,
@@ -151,6 +152,10 @@ class Wiring:
                 gr.Warning(said)
             return self.opened(replace(state, edit=page.get("edit") or 0))  # the page goes on counting
         return run
+
+    def shown_again(self, state: ViewState | None) -> Update:
+        """The graph's value after another graph was sent."""
+        return {self.parts.graph: self.painted(state)[self.parts.graph] if state else gr.skip()}
 
     def loading(self, state: ViewState | None, request: gr.Request) -> Iterator[Update]:
         """The weights behind the graph."""
@@ -223,7 +228,8 @@ class Wiring:
         arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
         for event in (page.load(self.arriving(), arrival, opened, **QUIET),
                       p.header.model.input(self.arriving("chosen"), arrival, opened, **QUIET)):
-            loaded = event.then(self.loading, p.state, v.pane, **QUIET)
+            shown = event.then(self.shown_again, p.state, p.graph, **QUIET)
+            loaded = shown.then(self.loading, p.state, v.pane, **QUIET)
             offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **QUIET)
             offered.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):

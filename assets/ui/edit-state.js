@@ -41,6 +41,7 @@
       this.base = null;
       if (fresh) {
         this.waiting = true; // no edits before the recipe is here: they would be made on nothing
+        this.options = {};
         this.expanded.clear();
         this.folded.clear();
         this.selected.clear();

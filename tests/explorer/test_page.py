@@ -134,6 +134,19 @@ def test_a_model_that_is_none_is_one_sentence(page: Any, served: str) -> None:
     assert cards(page).count() >= 8
 
 
+def test_another_model_opens_with_its_own_recipe(page: Any, served: str) -> None:
+    page.goto(served + "?model=emoji-unet")
+    page.wait_for_selector("#graph [data-kind='card'][data-id='conv_out']", timeout=WAIT_MS)
+    page.wait_for_function("() => document.querySelector('#graph .qs-totals').innerText.startsWith('4.10')",
+                           timeout=WAIT_MS)
+    box = page.locator("#model input")
+    box.fill("sdxl")
+    box.press("Enter")
+    page.wait_for_function("() => document.querySelector('#graph .qs-totals').innerText.startsWith('4.0')",
+                           timeout=WAIT_MS)
+    page.wait_for_selector("#compare:has-text('not on this machine')", timeout=WAIT_MS)
+
+
 def test_prompts_of_every_kind_and_nonsense_seeds(page: Any, served: str) -> None:
     opened(page, served)
     wait_for_pictures(page)
