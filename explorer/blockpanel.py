@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.core.layer import Layer
+from engine.core.record import Scores
 from engine.core.sizes import full_bytes, stored_bytes
 from explorer.backend import LiveBackend
 from explorer.charts import histogram_chart, options_chart
@@ -17,6 +18,7 @@ from explorer.state import ViewState
 from explorer.wording import megabytes
 
 BINS = 80
+FEW = 2
 SAMPLED = 2_000_000
 NOTHING = "Select a block in the graph to see its layers, its weights and what each option does to it."
 
@@ -34,12 +36,22 @@ def block_view(model: OpenModel, state: ViewState) -> tuple[str, Any]:
     if not layers:
         return NOTHING, None
     scores = model.backend.scores
-    shown = state.overlay if state.overlay in scores else next(iter(scores), None)
+    shown = charted(scores, state.overlay)
     if shown is None:
         return describe(model, state, layers), None
     unit = TITLES.get(shown, (shown, scores[shown].unit))[1]
     return describe(model, state, layers), options_chart(model.structure, scores[shown], [x.name for x in layers],
                                                          state.options, unit)
+
+
+def charted(scores: Mapping[str, Scores], overlay: str) -> str | None:
+    """The provider whose scores are drawn over the options: the overlay's, if it knows more than one or two of them."""
+    def known(name: str) -> int:
+        return len({o for row in scores[name].layers.values() for o in row})
+
+    if overlay in scores and known(overlay) > FEW:
+        return overlay
+    return max(scores, key=known, default=None)
 
 
 def describe(model: OpenModel, state: ViewState, layers: list[Layer]) -> str:

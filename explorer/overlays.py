@@ -18,6 +18,8 @@ TITLES: dict[str, tuple[str, str]] = {
     "measured-uaq4": ("Measured damage around 4 bits", "added image error when it alone leaves uniform 4"),
     "measured-latent": ("Measured damage in latents", "latent error when it alone is quantized"),
     "measured-uaq4-latent": ("Latent damage around 4 bits", "added latent error when it alone leaves uniform 4"),
+    "orthogonality": ("Orthogonality (MPQ-Diff)", "share of the model's independence it carries"),
+    "outliers": ("Activation outliers (DMQ)", "spread of its inputs over channels"),
     "weight-error": ("Weight error", "relative squared error of the weights"),
 }
 

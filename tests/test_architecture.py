@@ -27,6 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.export": {"engine.core", "engine.quant", "engine.models", "engine.live", "engine.metrics"},
     "engine.study": {"engine", "engine.core", "engine.quant", "engine.models", "engine.live", "engine.metrics",
                      "engine.providers"},
+    "engine.advisor": {"engine.core", "engine.analysis", "engine.allocate"},
+    "engine.evidence": {"engine.*"},
     "engine.bench": {"engine.*"},
     "engine.cli": {"engine.*"},
     "explorer": {"engine.*"},
@@ -34,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 VENDORS: dict[str, set[str]] = {
     "gradio": {"explorer"},
     "fastapi": {"explorer"},
-    "plotly": {"explorer"},
+    "plotly": {"explorer", "engine.evidence"},
     "diffusers": {"engine.models", "engine.export"},
     "bitsandbytes": {"engine.quant", "engine.export"},
     "sdnq": {"engine.export"},
