@@ -9,6 +9,7 @@ from engine.allocate.allocation import Allocation
 from engine.allocate.baselines import best_of_random, best_uniform, greedy, size_only, threshold
 from engine.allocate.faithful import faithful
 from engine.allocate.knapsack import RELATIVE_GAP, TIME_LIMIT_S, knapsack
+from engine.allocate.linear import flat, linear_program, projection
 from engine.allocate.path import lagrangian, lagrangian_path
 from engine.allocate.problem import Problem
 from engine.core.errors import InputError
@@ -61,6 +62,18 @@ ALLOCATORS: dict[str, AllocatorRow] = {
         "One damage threshold for all layers (Apple's mixed-bit rule).", "", True, lambda p, s: threshold(p)),
     "size-only": AllocatorRow(
         "Large layers get few bits; no scores used.", "", False, lambda p, s: size_only(p)),
+    "mpq-diff": AllocatorRow(
+        "MPQ-Diff's linear program: nearly all layers end at the least or the greatest width.", "orthogonality-linear",
+        True, lambda p, s: linear_program(p)),
+    "mpq-diff-useful": AllocatorRow(
+        "Knapsack on MPQ-Diff's importance times weight error.", "orthogonality", True,
+        lambda p, s: knapsack(p, time_limit_s=s.time_limit_s, relative_gap=s.relative_gap)),
+    "mpq-flat": AllocatorRow(
+        "MPQ-Diff's linear program with all layers equally important; no scores used.", "", False,
+        lambda p, s: flat(p)),
+    "mpq-projection": AllocatorRow(
+        "8 bits everywhere, projected onto the budget: what the released solver gives without a signal.", "", False,
+        lambda p, s: projection(p)),
     "random": AllocatorRow(
         "The best of N random recipes that fit.", "", False, lambda p, s: best_of_random(p, s.draws, s.seed)),
 }

@@ -178,9 +178,14 @@ def replay(model: Model, captured: Captured, steps: Sequence[int] | None = None,
     check_captured(captured, model)
     for call in captured.calls(steps, model.device):
         check_cancel(cancel)
-        with torch.no_grad(), exact_arithmetic():
-            model.denoiser(*call.args, **call.kwargs)
+        run_call(model, call)
         yield call
+
+
+def run_call(model: Model, call: Call) -> Any:
+    """The denoiser on one captured call, as generation runs it. Returns what it returns."""
+    with torch.no_grad(), exact_arithmetic():
+        return model.denoiser(*call.args, **call.kwargs)
 
 
 def check_captured(captured: Captured, model: Model) -> None:

@@ -58,11 +58,10 @@ class Folder:
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Any = None) -> None:
         """Keep a part; with a directory it is on disk when this returns."""
-        plain = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
         if self._directory is None:
-            self._memory[name] = plain, about
+            self._memory[name] = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}, about
         else:
-            write_atomic(self._path(name), save({k: t.clone() for k, t in plain.items()}, {"about": json.dumps(about)}))
+            save_part(self._path(name), tensors, about)
 
     def load(self, name: str) -> tuple[dict[str, Tensor], Any]:
         """Tensors and the rest of a part.
@@ -72,18 +71,32 @@ class Folder:
         """
         if self._directory is None:
             return self._memory[name]
-        path = self._path(name)
-        try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                about = parse_json((file.metadata() or {}).get("about", "null"), path.name, StoreError)
-                return {key: file.get_tensor(key) for key in file.keys()}, about
-        except (OSError, SafetensorError) as failure:
-            raise StoreError(f"{path} cannot be read ({str(failure)[:100]}); remove it, and the run makes it "
-                             f"anew.") from None
+        return load_part(self._path(name))
 
     def _path(self, name: str) -> Path:
         assert self._directory is not None
         return self._directory / f"{name}.safetensors"
+
+
+def save_part(path: Path, tensors: Mapping[str, Tensor], about: Any = None) -> None:
+    """Write tensors and a JSON value into one safetensors file, whole or not at all."""
+    plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+    write_atomic(path, save(plain, {"about": json.dumps(about)}))
+
+
+def load_part(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Tensors and JSON value of `save_part`.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            about = parse_json((file.metadata() or {}).get("about", "null"), path.name, StoreError)
+            return {key: file.get_tensor(key) for key in file.keys()}, about
+    except (OSError, SafetensorError) as failure:
+        raise StoreError(f"{path} cannot be read ({str(failure)[:100]}); remove it, and run the calibration "
+                         f"again.") from None
 
 
 class Packer:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.allocate.allocators import ALLOCATORS, Settings, allocate
+from engine.cli import pairs
+from engine.cli.table import aligned
 from engine.core.errors import InputError
 
 PREFERRED = ("predictor", "measured", "weight-error")
@@ -15,7 +17,7 @@ PREFERRED = ("predictor", "measured", "weight-error")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Model, budget, allocator, and what it must respect."""
     parser.add_argument("model", metavar="MODEL")
-    budget = parser.add_mutually_exclusive_group(required=True)
+    budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--bits", type=float, metavar="B", help="stored bits per weight, such as 3.5")
     budget.add_argument("--size", metavar="SIZE", help="of the quantizable layers: 3MB, 1.2GB, or 40%%")
     parser.add_argument("--method", default="knapsack", choices=sorted(ALLOCATORS))
@@ -30,6 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="price of a bit per weight, for faithful (default: the least that fits)")
     parser.add_argument("--draws", type=int, default=64, help="how many random recipes, for random")
     parser.add_argument("--seed", type=int, default=0, help="of the random recipes")
+    parser.add_argument("--exclude", metavar="WHAT", default="none",
+                        help="layers outside the search: none, first-last, dmq (both ends, time embedding, modulation)")
+    parser.add_argument("--excluded-at", metavar="OPTION", default="uaq-8", help="what those keep (default: uaq-8)")
+    parser.add_argument("--beside", action="store_true", help="print the controls at the same budget too")
+    pairs.arguments(parser)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -39,8 +46,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.models.structure import read_structure
 
     structure = read_structure(args.model)
+    if not args.size and args.bits is None and not (args.activations and args.bops):
+        raise InputError("An allocation needs a budget: --bits, --size, or --activations with --bops.")
     scores = _scores(structure, ALLOCATORS[args.method].provider or args.provider, args.method)
-    problem = layer_problem(structure, scores, _budget(args, structure), _limits(args))
+    problem = layer_problem(structure, scores, _budget(args, structure), _limits(args, structure))
+    if args.activations:
+        return pairs.run(args, structure, scores, problem)
     answer = allocate(problem, args.method, Settings(args.weight, args.draws, args.seed))
     if args.out:
         save_recipe(args.out, answer.recipe, structure)
@@ -49,18 +60,39 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "bits_per_weight": answer.bits_per_weight, "bytes": answer.bytes, "damage": answer.cost,
         "bound": answer.bound, "gap": answer.gap, "proved": answer.proved, "seconds": answer.seconds,
         "recipe": answer.recipe.hash, "out": args.out or "",
+        **({"beside": _beside(args, problem)} if args.beside else {}),
     }
     known = "proved optimal" if answer.proved else f"within {100 * answer.gap:.2f} % of the bound"
     text = (f"{args.method} by {scores.provider}: {answer.bits_per_weight:.3f} bits per weight, "
             f"{answer.bytes / 1e6:.3f} MB of {problem.budget_bytes / 1e6:.3f} MB\n"
             f"damage {answer.cost:.4g} ({scores.unit}), no recipe of this size is below {answer.bound:.4g}: {known}, "
             f"{answer.seconds:.2f} s" + (f"\nrecipe {answer.recipe.hash} in {args.out}" if args.out else ""))
+    if args.beside:
+        rows = [(row["method"], row["bits_per_weight"], row["damage"]) for row in result["beside"]]
+        text += "\n" + aligned(("beside it", "bits", f"damage by {scores.provider}"), rows)
     return result, text
+
+
+def _beside(args: argparse.Namespace, problem: Any) -> list[dict[str, Any]]:
+    """The controls at the same budget, judged by the same scores; one that has no recipe there is left out."""
+    rows = []
+    for name, row in ALLOCATORS.items():
+        if not row.scored and name != args.method:
+            try:
+                answer = allocate(problem, name, Settings(None, args.draws, args.seed))
+            except InputError:
+                continue
+            rows.append({"method": name, "bits_per_weight": answer.bits_per_weight, "bytes": answer.bytes,
+                         "damage": answer.cost})
+    return rows
 
 
 def _budget(args: argparse.Namespace, structure: Any) -> int:
     from engine.allocate.budget import bits_budget, parse_budget
+    from engine.core.sizes import full_bytes
 
+    if not args.size and args.bits is None:
+        return full_bytes(structure)
     return parse_budget(args.size, structure) if args.size else bits_budget(args.bits, structure)
 
 
@@ -84,7 +116,13 @@ def _scores(structure: Any, wanted: str | None, method: str) -> Any:
         return blind_scores(structure)
     raise InputError(f"There are no {wanted or ''}{' ' if wanted else ''}scores of {structure.model} for {method} "
                      f"(at hand: {', '.join(found) or 'none'}); make them with sensitivity {structure.model} "
-                     f"--provider {wanted if wanted in PREFERRED[1:] else PREFERRED[-1]}, or with fit.")
+                     f"--provider {_maker(wanted)}, or with fit.")
+
+
+def _maker(wanted: str | None) -> str:
+    """The provider of `sensitivity` whose run makes these scores."""
+    known = (*PREFERRED[1:], "orthogonality")
+    return next((name for name in known if wanted and wanted.startswith(name)), PREFERRED[-1])
 
 
 def _completed(structure: Any, found: dict[str, Any], name: str) -> Any:
@@ -98,11 +136,17 @@ def _completed(structure: Any, found: dict[str, Any], name: str) -> Any:
     return replace(found[name], layers=rows) if rows else found[name]
 
 
-def _limits(args: argparse.Namespace) -> Any:
+def _limits(args: argparse.Namespace, structure: Any) -> Any:
     from engine.allocate.problem import Limits
-    from engine.core.option import parse_option
+    from engine.calibrate.allocation import EXCLUSIONS
+    from engine.core.option import FP16, parse_option
+    from engine.core.sizes import sensible_options
 
-    pinned = {}
+    if args.exclude not in EXCLUSIONS:
+        raise InputError(f"--exclude takes {', '.join(EXCLUSIONS)}, not {args.exclude[:20]!r}.")
+    kept = parse_option(args.excluded_at)
+    pinned = {x.name: kept if kept in sensible_options(x, structure.precision_bits) else FP16
+              for x in structure.choices if x.role in EXCLUSIONS[args.exclude]}
     for text in args.pin:
         name, found, option = text.rpartition("=")
         if not found:

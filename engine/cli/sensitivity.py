@@ -7,37 +7,50 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.cli import trajectories
 from engine.cli.progress import followed
 from engine.cli.table import aligned
 from engine.core.errors import InputError
 
 TOP = 12
+ACTIVATION_ERROR = "activation-error"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Model, provider and what it measures."""
     parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("--provider", required=True, choices=sorted(PROVIDERS))
+    parser.add_argument("--provider", required=True, choices=sorted([*PROVIDERS, ACTIVATION_ERROR]))
     parser.add_argument("--out", metavar="FILE", help="scores JSON (default: the cache)")
     parser.add_argument("--options", nargs="+", metavar="OPTION", help="options to score (default: the provider's own)")
     parser.add_argument("--levels", nargs="+", default=["block", "layer"], choices=["stage", "block", "unit", "layer"],
                         help="what is quantized alone (measured only)")
     parser.add_argument("--around", nargs="+", default=["fp16", "uaq-4"], metavar="OPTION",
                         help="what everything else is at while one is measured (measured only)")
-    parser.add_argument("--images", type=int, default=16, help="images per measurement (measured, outliers)")
-    parser.add_argument("--partial", metavar="FILE", help="JSON lines kept while measuring, to resume (measured only)")
+    parser.add_argument("--images", type=int, help="calibration pictures (default: orthogonality 64, the others "
+                        "16)")
+    parser.add_argument("--partial", metavar="PATH",
+                        help="kept while working, to resume: JSON lines (measured), a folder (the others)")
+    trajectories.arguments(parser)
     parser.add_argument("--device", default="cpu")
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Score, save, and show the most fragile layers."""
-    from engine.core.option import parse_option
     from engine.live.model import open_model
+
+    command = f"python -m engine sensitivity {args.model} --provider {args.provider}"
+    if args.images is not None and not 1 <= args.images <= 4096:
+        raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
+    model = open_model(args.model, device=args.device)
+    if args.provider == ACTIVATION_ERROR:
+        return trajectories.activation_error(model, args)
+    return _shown(model, args, list(PROVIDERS[args.provider](model, args, command)))
+
+
+def _shown(model: Any, args: argparse.Namespace, found: list[Any]) -> tuple[dict[str, Any], str]:
+    from engine.core.option import parse_option
     from engine.providers.files import save_scores, scores_path
 
-    model = open_model(args.model, device=args.device)
-    command = f"python -m engine sensitivity {args.model} --provider {args.provider}"
-    found = list(PROVIDERS[args.provider](model, args, command))
     out = Path(args.out) if args.out else None
     for index, scores in enumerate(found):
         path = out if out and not index else _beside(out, scores.provider) if out else scores_path(
@@ -50,9 +63,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     option = str(min(known, key=lambda o: (-counts[str(o)], o.bits, o.method)))
     ranked = sorted(((t[option], n) for n, t in first.layers.items() if option in t), reverse=True)
     result = {"provider": first.provider, "model": args.model, "unit": first.unit, "scores": first.layers,
-              "blocks": first.blocks, "about": first.about, "providers": [s.provider for s in found]}
+              "blocks": first.blocks, "about": first.about, "providers": [s.provider for s in found],
+              "note": first.trust.note}
     text = (f"{first.provider}, {first.unit}: {len(first.layers)} layers; most fragile at {option}:\n"
-            + aligned(("layer", "score"), [(n, v) for v, n in ranked[:TOP]]))
+            + aligned(("layer", "score"), [(n, v) for v, n in ranked[:TOP]])
+            + (f"\n{first.trust.note}" if first.trust.note else ""))
     return result, text
 
 
@@ -78,17 +93,16 @@ def _weight_error(model: Any, args: argparse.Namespace, command: str) -> Iterato
 def _measured(model: Any, args: argparse.Namespace, command: str) -> Iterator[Any]:
     from engine.core.option import FP16, parse_option
     from engine.core.record import Scores
-    from engine.providers.measured import Plan, measure
+    from engine.providers.measured import IMAGES, Plan, measure
 
-    if not 1 <= args.images <= 4096:
-        raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
     options = _options(args)
+    images = args.images or IMAGES
     around = tuple(None if text == str(FP16) else parse_option(text) for text in args.around)
     chosen = {"options": options} if options else {}
-    plan = Plan(levels=tuple(args.levels), images=args.images, around=around, **chosen)
+    plan = Plan(levels=tuple(args.levels), images=images, around=around, **chosen)
     said = " ".join(map(str, plan.options))
     command += (f" --options {said} --levels {' '.join(args.levels)} --around {' '.join(args.around)} "
-                f"--images {args.images}")
+                f"--images {images}")
     partial = Path(args.partial) if args.partial else None
     events = followed(measure(model, plan, partial=partial, command=command), "measuring")
     return (event for event in events if isinstance(event, Scores))
@@ -98,10 +112,10 @@ def _outliers(model: Any, args: argparse.Namespace, command: str) -> Iterator[An
     from engine.calibrate.capture import CapturePlan
     from engine.calibrate.outliers import outliers
     from engine.core.record import Scores
+    from engine.providers.measured import IMAGES
 
-    if not 1 <= args.images <= 4096:
-        raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
-    found = outliers(model, CapturePlan(images=args.images), command=f"{command} --images {args.images}")
+    images = args.images or IMAGES
+    found = outliers(model, CapturePlan(images=images), command=f"{command} --images {images}")
     return (event for event in followed(found, "outliers") if isinstance(event, Scores))
 
 
@@ -109,5 +123,6 @@ def _outliers(model: Any, args: argparse.Namespace, command: str) -> Iterator[An
 PROVIDERS: dict[str, Callable[[Any, argparse.Namespace, str], Iterator[Any]]] = {
     "weight-error": _weight_error,
     "measured": _measured,
+    "orthogonality": trajectories.orthogonality,
     "outliers": _outliers,
 }

@@ -1,0 +1,100 @@
+"""The providers of `sensitivity` that look at sampling trajectories: cross-layer correlation, activation errors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.cli.progress import followed
+from engine.cli.table import aligned
+
+PICTURES = {"orthogonality": 64, "activation-error": 16}
+TOP = 12
+MEAN_FIRST, AGGREGATES = "mean", ("mean", "exp-then-mean", "time-exp")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What only these providers take."""
+    group = parser.add_argument_group("orthogonality and activation-error")
+    group.add_argument("--steps", type=int, help="sampling steps of the trajectories (default: the model's)")
+    group.add_argument("--profiled", type=int, metavar="K", default=0,
+                       help="steps looked at, evenly spaced (default: 10 for orthogonality, 5 for activation errors)")
+    group.add_argument("--first", type=int, default=0, help="first calibration picture, to take others (default: 0)")
+    group.add_argument("--batch", type=int, help="pictures made at once")
+    group.add_argument("--features", default="output", choices=["output", "input"], help="what of a layer is compared")
+    group.add_argument("--biased", action="store_true", help="the estimate as released, which saturates")
+    group.add_argument("--beta", type=float, default=10.0, help="sharpness of importance (default: 10)")
+    group.add_argument("--aggregate", default=MEAN_FIRST, choices=AGGREGATES, help="over steps (default: mean)")
+    group.add_argument("--decay", type=float, default=0.3, help="lambda of time-exp, per profiled step (default: 0.3)")
+    group.add_argument("--summed", action="store_true", help="gamma as OMPQ sums it, not its mean")
+    group.add_argument("--tables", metavar="ID", help="static activation tables to judge (default: the online scheme)")
+
+
+def orthogonality(model: Any, args: argparse.Namespace, command: str) -> Iterator[Any]:
+    """Scores by MPQ-Diff's proxy: importance x weight error, then the published linear ones; the record is saved."""
+    from dataclasses import replace
+
+    from engine.calibrate.importance import Weighting
+    from engine.calibrate.orthogonality import (
+        Orthogonality,
+        linear_scores,
+        orthogonality_path,
+        save_orthogonality,
+        score,
+        useful_scores,
+    )
+    from engine.calibrate.profile import ProfilePlan
+    from engine.core.record import Scores
+    from engine.providers.files import find_scores, save_scores, scores_path
+    from engine.providers.weight_error import PROVIDER, weight_error
+
+    weighting = Weighting(args.aggregate, args.beta, args.decay, args.summed)
+    plan = ProfilePlan(_capture_plan(args), args.profiled, args.features)
+    found = [e for e in followed(score(model, plan, debiased=not args.biased, directory=_folder(args)), "orthogonality")
+             if isinstance(e, Orthogonality)][-1]
+    out = Path(args.out).with_suffix(".safetensors") if args.out else orthogonality_path(model.structure)
+    save_orthogonality(out, found)
+    errors = find_scores(model.structure).get(PROVIDER)
+    if errors is None:
+        errors = [e for e in followed(weight_error(model), "weight error") if isinstance(e, Scores)][-1]
+        save_scores(scores_path(model.structure, PROVIDER), errors)
+    yield useful_scores(model.structure, found, errors, weighting, command)
+    yield linear_scores(model.structure, found, replace(weighting, tail=True), command=command)
+
+
+def activation_error(model: Any, args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """How much each width changes each layer's input; saved beside the scores."""
+    from engine.calibrate.activation_errors import (
+        ActivationErrors,
+        activation_errors,
+        errors_path,
+        save_activation_errors,
+    )
+    from engine.calibrate.capture import Captured, capture
+
+    tables = model.find_tables(args.tables) if args.tables else None
+    captured = [e for e in followed(capture(model, _capture_plan(args), directory=_folder(args)), "trajectories")
+                if isinstance(e, Captured)][-1]
+    found = [e for e in followed(activation_errors(model, captured, tables=tables, steps=args.profiled or None),
+                                 "activation errors") if isinstance(e, ActivationErrors)][-1]
+    out = Path(args.out) if args.out else errors_path(model.structure, found.scheme)
+    save_activation_errors(out, found)
+    bits = min((int(b) for row in found.layers.values() for b in row), default=0)
+    ranked = sorted(((row[str(bits)], name) for name, row in found.layers.items()), reverse=True)
+    result = {"provider": args.provider, "model": args.model, "scheme": found.scheme, "scores": found.layers,
+              "macs": found.macs, "about": found.about, "out": str(out)}
+    text = (f"{found.scheme} activations, relative squared input error: {len(found.layers)} layers; most fragile at "
+            f"{bits} bits:\n" + aligned(("layer", "error"), [(n, v) for v, n in ranked[:TOP]]))
+    return result, text
+
+
+def _capture_plan(args: argparse.Namespace) -> Any:
+    from engine.calibrate.capture import CapturePlan
+
+    return CapturePlan(args.images or PICTURES[args.provider], args.first, args.steps, batch=args.batch)
+
+
+def _folder(args: argparse.Namespace) -> Path | None:
+    return Path(args.partial) if args.partial else None
