@@ -8,6 +8,7 @@ evened out; models without any (transformers) take the layers whose channels are
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -98,7 +99,8 @@ def shift_layers(structure: Structure, ranges: Ranges, tables: ActivationTables,
                  plan: ShiftPlan) -> tuple[Layer, ...]:
     """The layers that take shifts, in execution order.
 
-    Those are quantized statically, are executed, and have weights narrow enough to be shifted (`shift_room`).
+    Those are quantized statically, are executed, have weights narrow enough to be shifted (`shift_room`), and share
+    their setting with no tied copy.
 
     Args:
         structure: of the model.
@@ -107,8 +109,9 @@ def shift_layers(structure: Structure, ranges: Ranges, tables: ActivationTables,
         recipe: options and activations.
         plan: see `ShiftPlan`.
     """
+    copies = Counter(x.choice for x in structure.layers)
     able = [x for x in structure.layers if x.name in tables.layers and x.name in ranges.low
-            and x.choice in recipe.activations and room(recipe, x, plan) > 0]
+            and x.choice in recipe.activations and room(recipe, x, plan) > 0 and copies[x.choice] == 1]
     where = plan.where
     if where == AUTO:
         where = SKIP if any(x.role == Role.SKIP for x in structure.layers) else SPREAD
