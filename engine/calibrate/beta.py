@@ -8,6 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from engine.calibrate.capture import CapturePlan, calibration_request
 from engine.core.errors import InputError
@@ -16,6 +19,7 @@ from engine.live.apply import applied, apply_all
 from engine.live.cancel import Cancel, check_cancel
 from engine.live.generate import pictures
 from engine.live.model import Model
+from engine.live.request import Request
 from engine.metrics.paired import mse, stack
 from engine.providers.progress import Progress
 
@@ -60,14 +64,18 @@ def choose(model: Model, recipes: Mapping[float, Recipe], *, images: int = IMAGE
     by_hash: dict[str, float] = {}
     losses: dict[float, float] = {}
     with applied(model, Recipe(model_ref(model.structure), {}), cancel=cancel):
-        full = stack(pictures(model, request, cancel=cancel, exact=True))
+        full = _images(model, request, cancel)
         for index, (value, recipe) in enumerate(recipes.items()):
             check_cancel(cancel)
             if recipe.hash not in by_hash:
                 apply_all(model, recipe, cancel=cancel)
-                made = stack(pictures(model, request, cancel=cancel, exact=True))
-                by_hash[recipe.hash] = float(mse(full, made).mean())
+                by_hash[recipe.hash] = float(mse(full, _images(model, request, cancel)).mean())
             losses[value] = by_hash[recipe.hash]
             left = (time.perf_counter() - begun) / (index + 1) * (len(recipes) - index - 1)
             yield Progress(f"value {value:g}", index + 1, len(recipes), left)
     yield Choice(min(losses, key=losses.__getitem__), losses, request.count)
+
+
+def _images(model: Model, request: Request, cancel: Cancel | None) -> Tensor:
+    made: list[Any] = pictures(model, request, cancel=cancel, exact=True)
+    return stack(made)
