@@ -32,7 +32,7 @@ from engine.models.quiet import quiet
 from engine.models.tiny import TINY
 
 PLAN = DmqPlan(LesPlan(iterations=12, checks=3), RoundingPlan(iterations=12, batch=4),
-               shifts=ShiftPlan(kappa=0.4, votes=8), groups=3, rows=RowsPlan(count=12, held=0.25),
+               shifts=ShiftPlan(kappa=0.4, votes=8, tested=False), groups=3, rows=RowsPlan(count=12, held=0.25),
                capture=CapturePlan(images=4, steps=3))
 
 
@@ -126,7 +126,7 @@ def test_reopened_it_is_the_same_bit_for_bit(model: Model, made: Calibrated, sav
 def test_runs_share_what_they_have_in_common(model: Model, made: Calibrated, place: Path) -> None:
     again = run(model, PLAN, place)
     assert again.recipe.hash == made.recipe.hash
-    by_error = run(model, replace(PLAN, shifts=ShiftPlan(choose="error", votes=8)), place)
+    by_error = run(model, replace(PLAN, shifts=ShiftPlan(choose="error", votes=8, tested=False)), place)
     assert by_error.weights is not None and made.weights is not None and by_error.weights.id == made.weights.id
     assert by_error.recipe.hash != made.recipe.hash
     unscaled = replace(PLAN, scaling=None, shifts=None)

@@ -22,7 +22,7 @@ from engine.live.model import Model
 from engine.live.request import Request
 
 SHORT = DmqPlan(LesPlan(iterations=2, checks=1), RoundingPlan(iterations=2, batch=4),
-                shifts=ShiftPlan(where="spread", threshold=4.0, kappa=0.3, votes=4), groups=2,
+                shifts=ShiftPlan(where="spread", threshold=4.0, kappa=0.3, votes=4, tested=False), groups=2,
                 rows=RowsPlan(count=8, held=0.3), capture=CapturePlan(images=3, steps=2, batch=3))
 
 
@@ -39,7 +39,7 @@ def checked(model: Model, plan: DmqPlan, place: Path) -> Calibrated:
 
 
 def test_static_activations_and_shifts_under_guidance(guided: Model, tmp_path: Path) -> None:
-    plan = DmqPlan(None, None, shifts=ShiftPlan(kappa=0.3, votes=4), groups=2, rows=RowsPlan(count=8),
+    plan = DmqPlan(None, None, shifts=ShiftPlan(kappa=0.3, votes=4, tested=False), groups=2, rows=RowsPlan(count=8),
                    capture=CapturePlan(images=2, steps=2))
     found = checked(guided, plan, tmp_path)
     assert any(":1" in name for name in found.shifts) and any(":0" in name for name in found.shifts)
