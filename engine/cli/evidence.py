@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The studies, the scale, and where things go."""
     parser.add_argument("db", nargs="*", metavar="DB", help="study files (default: all of assets/studies)")
     parser.add_argument("--model", default="", metavar="MODEL", help="where the study's model lies (one study only)")
-    parser.add_argument("--formula", metavar="F", help="target of the predictor (default: -10*log10(image_mse))")
+    parser.add_argument("--formula", metavar="F", help="target of the predictor (default: psnr)")
     parser.add_argument("--images", type=int, default=256, help="of the final comparisons")
     parser.add_argument("--judged", type=int, default=64, help="calibration images that choose the best random draw")
     parser.add_argument("--switched", type=int, default=32, help="images of deletion and insertion curves; 0 = none")

@@ -24,7 +24,7 @@ from engine.study.summary import summary_text
 SHOWN_AT = ("uaq-3", "uaq-4")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; 
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto;
   font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }

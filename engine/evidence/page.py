@@ -40,7 +40,7 @@ def _labels(found: Mapping[str, Any]) -> str:
             for name, r in study["label_reliabilities"].items()]
     if rows:
         lines.append(table(("label", "overall", "within 0.25-bit bins"), rows))
-    label = study["label_reliability"]
+    label = study["label_reliabilities"].get(found["formula"], study["label_reliability"])
     if label:
         lines.append(_goal("label reliability overall", label["median"], GOALS["reliability"]))
     return "\n\n".join(lines)
