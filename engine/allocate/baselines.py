@@ -139,15 +139,23 @@ def best_of_random(problem: Problem, draws: int, seed: int,
     Raises:
         InputError: no draws, or the budget is too small.
     """
+    begin = time.perf_counter()
+    best = min(random_recipes(problem, draws, seed), key=lambda a: judge(a.recipe) if judge else a.cost)
+    return replace(best, seconds=time.perf_counter() - begin)
+
+
+def random_recipes(problem: Problem, draws: int, seed: int) -> list[Allocation]:
+    """So many random recipes that fit; draw i is the same whatever `draws` is.
+
+    Raises:
+        InputError: no draws, or the budget is too small.
+    """
     if draws < 1:
         raise InputError(f"best of {draws} random recipes is none; ask for at least 1.")
     require_possible(problem)
-    begin = time.perf_counter()
     bound, about = lower_bound(problem), {"draws": draws, "seed": seed}
-    found = [allocation(problem, random_picks(problem, np.random.default_rng([seed, i])), "random", bound, about=about)
-             for i in range(draws)]
-    best = min(found, key=lambda a: judge(a.recipe) if judge else a.cost)
-    return replace(best, seconds=time.perf_counter() - begin)
+    return [allocation(problem, random_picks(problem, np.random.default_rng([seed, i])), "random", bound, about=about)
+            for i in range(draws)]
 
 
 def _uniform_picks(problem: Problem, option: Option) -> list[int]:

@@ -67,7 +67,7 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
         yield Fold(number + 1, FOLDS)
         for kind in NETWORKS:
             if kind in wanted:
-                member = yield from _fit_network(table, train, training, number, guided=kind is Kind.GUIDED)
+                member = yield from fit_network(table, train, training, number, guided=kind is Kind.GUIDED)
                 found[kind] = member
                 hops.setdefault(str(kind), []).append(_hop_spearman(member, table, test))
         for name, model in found.items():
@@ -101,8 +101,9 @@ def fitted(steps: Iterator[Fold | Epoch | Predictor]) -> Predictor:
     raise AssertionError("a fit ends with its predictor")
 
 
-def _fit_network(table: TrialTable, train: Ints, training: Training, number: int, *,
-                 guided: bool) -> Generator[Epoch, None, GnnMember]:
+def fit_network(table: TrialTable, train: Ints, training: Training, number: int, *,
+                guided: bool) -> Generator[Epoch, None, GnnMember]:
+    """One fold's network from the trials `train`, stopped early on a part of them; guided = told additive damages."""
     fit, held = hold_back(train, number)
     damage = fit_member(subset(table, fit), number).model.damage if guided else None
     if damage is not None:

@@ -84,7 +84,8 @@ def operation_scores(predictor: Predictor, kind: Kind | None = None) -> Scores:
 
 
 def block_scores(predictor: Predictor, trials: Ints, *, kind: Kind | None = None, most: int = MOST_CANDIDATES,
-                 isolated: bool = False, seed: int = 0) -> Iterator[BlockScores]:
+                 options: Sequence[Option] | None = None, isolated: bool = False,
+                 seed: int = 0) -> Iterator[BlockScores]:
     """Joint assignments of every part, one record per part.
 
     Exhaustive up to `most` assignments; beyond, all recipes one step away are followed uphill from every uniform one,
@@ -95,6 +96,7 @@ def block_scores(predictor: Predictor, trials: Ints, *, kind: Kind | None = None
         trials: [T, C] option columns; neighbours outside the block take options of a few of them.
         kind: which networks; default as `Predictor.networks`.
         most: assignments scored per part.
+        options: what layers may take (those of the paper's six that a layer offers, say); None = all that trials held.
         isolated: score the block cut out of its graph, as the paper does.
         seed: picks the trials.
     """
@@ -102,22 +104,25 @@ def block_scores(predictor: Predictor, trials: Ints, *, kind: Kind | None = None
     contexts = trials[np.random.default_rng(seed).choice(len(trials), min(CONTEXTS, len(trials)), replace=False)]
     for part in graph.parts:
         ball = _ball(predictor, part, contexts, isolated=isolated)
-        options = [_options(predictor, c) for c in part.choices]
-        count = int(np.prod([len(o) for o in options], dtype=np.float64))
+        columns = [_options(predictor, c, options) for c in part.choices]
+        count = int(np.prod([len(o) for o in columns], dtype=np.float64))
         if count <= most:
-            found = np.array(list(itertools.product(*options)), np.int64)
+            found = np.array(list(itertools.product(*columns)), np.int64)
             scores = _score(members, predictor, part, ball, found)
         else:
-            found, scores = _climb(members, predictor, part, ball, options, most)
+            found, scores = _climb(members, predictor, part, ball, columns, most)
         texts = predictor.subject.space.options
         yield BlockScores(part.id, tuple(graph.choices[c] for c in part.choices),
                           tuple(tuple(texts[k] for k in row) for row in found), tuple(map(float, scores)),
                           count <= most)
 
 
-def _options(predictor: Predictor, choice: int) -> list[int]:
-    """Columns on offer for a layer that enough trials held; all offered ones where none was."""
-    offered = np.flatnonzero(predictor.subject.space.offered[choice])
+def _options(predictor: Predictor, choice: int, wanted: Sequence[Option] | None) -> list[int]:
+    """Columns on offer for a layer (of the wanted ones) that enough trials held; all on offer where none was."""
+    space = predictor.subject.space
+    offered = np.flatnonzero(space.offered[choice])
+    if wanted is not None:
+        offered = np.array([k for k in offered if space.options[k] in wanted] or offered)
     seen = [int(k) for k in offered if predictor.support[choice, k] >= LEAST_SUPPORT]
     return seen or [int(k) for k in offered]
 

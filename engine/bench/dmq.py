@@ -184,7 +184,7 @@ class _Measure:
             "recipe": recipe.hash, "weights": found.weights.id if found.weights else "",
             "tables": found.tables.id if found.tables else "", "scaled": sum(s.accepted for s in scaled),
             "scalings": len(scaled), "learned": sum(r.accepted for r in learned), "blocks": len(learned),
-            "shifted": len(found.shifts),
+            "shifted": sum(s.accepted for s in found.shifts.values()), "voted": len(found.shifts),
         }
         return TableRow(preset, name, metrics, images, bits, operations, figures, dict(found.stages))
 

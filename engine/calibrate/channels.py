@@ -36,8 +36,9 @@ class Channels:
         low, high: range per input channel over all sampling steps, [C], before any scaling.
         tau: scale per channel, [C], or None.
         shifts, agreement: per timestep group and channel, [G, C], or None.
-        figures: held-out error without and with the scaling (`scaling_before`, `scaling_after`), mean squared error of
-            the inputs without and with the shifts (`shifts_before`, `shifts_after`), as far as they were taken.
+        figures: held-out error without and with the scaling (`scaling_before`, `scaling_after`), and without and
+            with the shifts (`shifts_before`, `shifts_after`), as far as they were taken. A layer with `agreement` but
+            no shifts was refused them on held-out pictures.
     """
 
     low: Tensor

@@ -40,7 +40,8 @@ def gram(flat: Tensor, chunk: int = 1 << 16) -> Tensor:
         chunk: features at once.
     """
     total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
-    for part in flat.split(chunk, dim=1):
+    for start in range(0, flat.shape[1], chunk):
+        part = flat[:, start:start + chunk]
         total += (part @ part.T).double().cpu()
     return total
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -105,11 +105,10 @@ def orthogonality_of(found: Profile, *, debiased: bool = True) -> Orthogonality:
     if len(silent) == len(found.rows):
         raise InputError("No layer's output varies over the calibration pictures; use several different prompts or "
                          "seeds.")
-    medians = [_median(m) for m in (biased, both[True])]
     about = {**found.about, "debiased": str(debiased)}
-    made = Orthogonality(found.model, found.rows, found.steps, found.timesteps, matrices, *medians,
-                         found.grams.shape[-1], found.missing, silent, (), about)
-    return Orthogonality(**{**_fields(made), "warnings": _warnings(made, debiased)})
+    made = Orthogonality(found.model, found.rows, found.steps, found.timesteps, matrices, _median(biased),
+                         _median(both[True]), found.grams.shape[-1], found.missing, silent, (), about)
+    return replace(made, warnings=_warnings(made, debiased))
 
 
 def score(model: Model, plan: ProfilePlan | None = None, *, debiased: bool = True, directory: Path | None = None,
@@ -175,8 +174,9 @@ def orthogonality_path(structure: Structure, directory: Path | None = None) -> P
 
 def save_orthogonality(path: Path, found: Orthogonality) -> None:
     """Write a record, whole or not at all; matrices are kept in float32."""
-    plain = {k: v for k, v in _fields(found).items() if k != "matrices"}
-    save_part(path, {"matrices": found.matrices.float()}, {"kind": KIND, "version": VERSION, **plain})
+    plain = {f.name: getattr(found, f.name) for f in fields(found) if f.name not in ("matrices", "about")}
+    head = {"kind": KIND, "version": VERSION, "about": dict(found.about), **plain}
+    save_part(path, {"matrices": found.matrices.float()}, head)
 
 
 def load_orthogonality(path: Path) -> Orthogonality:
@@ -189,11 +189,15 @@ def load_orthogonality(path: Path) -> Orthogonality:
     if not isinstance(rest, dict) or rest.pop("kind", "") != KIND or rest.pop("version", 0) != VERSION:
         raise StoreError(f"{path.name} holds no orthogonality record of version {VERSION}; run sensitivity again.")
     try:
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in rest.items()}
-        found = Orthogonality(**plain, matrices=tensors["matrices"].double())
+        texts = {key: tuple(map(str, rest[key])) for key in ("rows", "missing", "silent", "warnings")}
+        found = Orthogonality(
+            str(rest["model"]), texts["rows"], tuple(map(int, rest["steps"])), tuple(map(float, rest["timesteps"])),
+            tensors["matrices"].double(), float(rest["biased_median"]), float(rest["debiased_median"]),
+            int(rest["images"]), texts["missing"], texts["silent"], texts["warnings"],
+            {str(k): str(v) for k, v in rest["about"].items()})
         if found.matrices.shape != (len(found.steps), len(found.rows), len(found.rows)):
             raise ValueError("the matrices do not fit the rows")
-    except (TypeError, KeyError, ValueError) as failure:
+    except (TypeError, KeyError, ValueError, AttributeError) as failure:
         raise StoreError(f"{path.name} is damaged ({str(failure)[:100]}); run sensitivity again.") from None
     return found
 
@@ -223,11 +227,6 @@ def check_orthogonality(found: Orthogonality, structure: Structure) -> None:
     if found.model != structure.identity or rows != set(found.rows):
         raise StoreError(f"This orthogonality record is of another model (identity {found.model[:12]}); "
                          f"{structure.model} is {structure.identity[:12]}. Run sensitivity for this one.")
-
-
-def _fields(found: Orthogonality) -> dict[str, object]:
-    values = {name: getattr(found, name) for name in Orthogonality.__dataclass_fields__}
-    return {**values, "about": dict(found.about)}
 
 
 def _median(matrices: Tensor) -> float:

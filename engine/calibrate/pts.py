@@ -2,12 +2,15 @@
 
 DMQ (Lee et al., ICCV 2025). Weights and activations are quantized as they will be; after a layer's shifts are chosen
 they are on while the inputs of the next are looked at. Where: skip convolutions, whose inputs no normalization has
-evened out; models without any (transformers) take the layers whose channels are spread most.
+evened out; models without any (transformers) take the layers whose channels are spread most. Beyond the paper: the
+pictures that teach vote, and a layer whose output is no closer with its shifts on held-out pictures keeps none, because
+a finer step clips what the voters did not show.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.calibrate.gather import layer_inputs
+from engine.calibrate.problem import convolution_of
 from engine.calibrate.ranges import Ranges
 from engine.calibrate.rows import Rows
 from engine.calibrate.scalings import groups_of, own_channels
@@ -27,7 +31,8 @@ from engine.live.cancel import Cancel
 from engine.live.model import Model
 from engine.live.tables import ActivationTables
 from engine.providers.progress import Progress
-from engine.quant.activation import CHANNEL_AXIS, StaticTable, affine
+from engine.quant.activation import CHANNEL_AXIS, StaticTable, affine, simulate, static_parameters
+from engine.quant.integer import simulated_layer
 from engine.quant.scaling import outlier_score, per_input
 from engine.quant.shifts import KAPPA, MAX_SHIFT, Votes, by_error, by_voting, sample_errors, shift_room
 
@@ -47,9 +52,10 @@ class ShiftPlan:
             there are none.
         kappa: share of the votes a shift needs.
         max_shift: D.
-        threshold: spread above which a layer is chosen.
+        threshold, share: by spread, layers above the threshold, and at least this share of all: the most spread ones.
         operand_bits: of the shifted weights in integer arithmetic; wider weights leave room for fewer shifts.
-        votes: samples that vote in each timestep group, at most.
+        votes: samples that vote in each timestep group, at most (as far as they were captured).
+        tested: whether held-out pictures decide if a layer keeps its shifts.
 
     Raises:
         InputError: an unknown name, or a number out of range.
@@ -60,18 +66,20 @@ class ShiftPlan:
     kappa: float = KAPPA
     max_shift: int = MAX_SHIFT
     threshold: float = THRESHOLD
+    share: float = 0.1
     operand_bits: int = 8
-    votes: int = 64
+    votes: int = 256
+    tested: bool = True
 
     def __post_init__(self) -> None:
         if self.choose not in (VOTING, ERROR) or self.where not in (AUTO, SKIP, SPREAD, ALL):
             raise InputError(f"Shifts are chosen by {VOTING} or {ERROR}, on {AUTO}, {SKIP}, {SPREAD} or {ALL} layers; "
                              f"got {self.choose[:20]!r}, {self.where[:20]!r}.")
         if not (0 <= self.kappa <= 1 and 0 <= self.max_shift <= MAX_SHIFT and self.operand_bits in (8, 16)
-                and self.votes >= 1):
-            raise InputError(f"kappa is a share from 0 to 1, shifts are 0 to {MAX_SHIFT}, operands have 8 or 16 bits, "
-                             f"and at least one sample votes; got {self.kappa}, {self.max_shift}, {self.operand_bits}, "
-                             f"{self.votes}.")
+                and self.votes >= 1 and 0 <= self.share <= 1):
+            raise InputError(f"kappa and share are shares from 0 to 1, shifts are 0 to {MAX_SHIFT}, operands have 8 or "
+                             f"16 bits, and at least one sample votes; got {self.kappa}, {self.share}, "
+                             f"{self.max_shift}, {self.operand_bits}, {self.votes}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +91,9 @@ class LayerShifts:
         shifts: e per group and channel, uint8 [G, C].
         agreement: share of the samples that chose the most chosen shift, float32 [G, C].
         samples: how many voted, per group.
-        before, after: mean squared error of x / tau without and with the shifts.
+        before, after: squared error of the layer's output that its quantized inputs cause, without and with the shifts,
+            on held-out pictures, relative to the output's power.
+        accepted: whether the layer keeps them.
     """
 
     layer: str
@@ -92,13 +102,15 @@ class LayerShifts:
     samples: tuple[int, ...]
     before: float
     after: float
+    accepted: bool
 
 
 def shift_layers(structure: Structure, ranges: Ranges, tables: ActivationTables, recipe: Recipe,
                  plan: ShiftPlan) -> tuple[Layer, ...]:
     """The layers that take shifts, in execution order.
 
-    Those are quantized statically, are executed, and have weights narrow enough to be shifted (`shift_room`).
+    Those are quantized statically, are executed, have weights narrow enough to be shifted (`shift_room`), and share
+    their setting with no tied copy.
 
     Args:
         structure: of the model.
@@ -107,8 +119,9 @@ def shift_layers(structure: Structure, ranges: Ranges, tables: ActivationTables,
         recipe: options and activations.
         plan: see `ShiftPlan`.
     """
+    copies = Counter(x.choice for x in structure.layers)
     able = [x for x in structure.layers if x.name in tables.layers and x.name in ranges.low
-            and x.choice in recipe.activations and room(recipe, x, plan) > 0]
+            and x.choice in recipe.activations and room(recipe, x, plan) > 0 and copies[x.choice] == 1]
     where = plan.where
     if where == AUTO:
         where = SKIP if any(x.role == Role.SKIP for x in structure.layers) else SPREAD
@@ -116,7 +129,9 @@ def shift_layers(structure: Structure, ranges: Ranges, tables: ActivationTables,
         return tuple(able)
     if where == SKIP:
         return tuple(x for x in able if x.role == Role.SKIP)
-    return tuple(x for x in able if spread(ranges, tables, x.name) > plan.threshold)
+    spreads = {x.name: spread(ranges, tables, x.name) for x in able}
+    most = sorted(spreads, key=lambda name: -spreads[name])[:round(plan.share * len(able))]
+    return tuple(x for x in able if spreads[x.name] > plan.threshold or x.name in most)
 
 
 def spread(ranges: Ranges, tables: ActivationTables, layer: str) -> float:
@@ -139,7 +154,7 @@ def choose_shifts(model: Model, rows: Rows, recipe: Recipe, tables: ActivationTa
 
     Args:
         model: in float32; its recipe is put back at the end.
-        rows: those that vote.
+        rows: those that vote, but for the held-out ones, which judge.
         recipe: with weights as they will be and activations of `tables`.
         tables: static ranges and scales.
         layers: see `shift_layers`.
@@ -153,9 +168,16 @@ def choose_shifts(model: Model, rows: Rows, recipe: Recipe, tables: ActivationTa
         with applied(model, with_tables(recipe, tables, model.structure)):
             found = dict(layer_inputs(model, rows, [module], cancel=cancel))
         for layer in (x for x in layers if x.module == module and module in found):
-            chosen = _shifts(layer, own_channels(layer, found[module]), groups, recipe, tables, plan)
-            tables = with_shifts(tables, layer.name, chosen.shifts, recipe.activations[layer.choice].bits)
-            yield chosen
+            x, bits = own_channels(layer, found[module]), recipe.activations[layer.choice].bits
+            chosen = _votes(layer, x[~rows.held], groups[~rows.held], recipe, tables.layers[layer.name], plan)
+            shifted = with_shifts(tables, layer.name, torch.stack([v.shifts for v in chosen]), bits)
+            errors = [_output_error(model, layer, x[rows.held], groups[rows.held], t.layers[layer.name], bits)
+                      for t in (tables, shifted)]
+            accepted = not plan.tested or errors[1] < errors[0]
+            tables = shifted if accepted else tables
+            yield LayerShifts(layer.name, torch.stack([v.shifts for v in chosen]),
+                              torch.stack([v.agreement for v in chosen]), tuple(v.samples for v in chosen), *errors,
+                              accepted)
         left = (time.perf_counter() - begun) / number * (len(modules) - number)
         yield Progress(f"shifts {module}", number, len(modules), left)
     yield tables
@@ -181,29 +203,36 @@ def with_shifts(tables: ActivationTables, layer: str, shifts: Tensor, bits: int)
     return ActivationTables(tables.model, tables.timesteps, tables.groups, {**tables.layers, layer: new}, tables.about)
 
 
-def _shifts(layer: Layer, x: Tensor, groups: Tensor, recipe: Recipe, tables: ActivationTables,
-            plan: ShiftPlan) -> LayerShifts:
-    table, axis = tables.layers[layer.name], CHANNEL_AXIS[layer.kind]
+def _votes(layer: Layer, x: Tensor, groups: Tensor, recipe: Recipe, table: StaticTable, plan: ShiftPlan) -> list[Votes]:
+    """What each timestep group chooses; a group without samples chooses no shift."""
+    axis = CHANNEL_AXIS[layer.kind]
     bits, deepest = recipe.activations[layer.choice].bits, room(recipe, layer, plan)
     if table.tau is not None:
         x = x / per_input(table.tau, x.ndim, axis)
     step, zero = affine(table.low.clamp(max=0), table.high.clamp(min=0), bits)
     found: list[Votes] = []
-    before = after = count = 0.0
     for g in range(table.groups):
         own = x[groups == g]
         if not len(own):
             found.append(Votes(torch.zeros(x.shape[axis], dtype=torch.uint8), torch.zeros(x.shape[axis]), 0))
             continue
         errors = torch.cat([sample_errors(part, axis, step[g], zero[g], bits, deepest) for part in own.split(CHUNK)], 1)
-        votes = by_voting(errors, plan.kappa) if plan.choose == VOTING else by_error(errors)
-        mean = errors.mean(1)  # [D + 1, C]
-        before += float(mean[0].sum())
-        after += float(mean.gather(0, votes.shifts.long()[None]).sum())
-        count += mean.shape[1]
-        found.append(votes)
-    return LayerShifts(layer.name, torch.stack([v.shifts for v in found]), torch.stack([v.agreement for v in found]),
-                       tuple(v.samples for v in found), before / max(count, 1), after / max(count, 1))
+        found.append(by_voting(errors, plan.kappa) if plan.choose == VOTING else by_error(errors))
+    return found
+
+
+@torch.no_grad()
+def _output_error(model: Model, layer: Layer, x: Tensor, groups: Tensor, table: StaticTable, bits: int) -> float:
+    """Power of what quantizing the inputs changes in the layer's output, relative to the output's."""
+    weight = model.originals.tensor(layer).float()
+    how = convolution_of(model.denoiser.get_submodule(layer.module))
+    parameters = table.parameters(bits)
+    error = power = 0.0
+    for part, g in zip(x.split(CHUNK), groups.split(CHUNK), strict=True):
+        change = simulate(part, *static_parameters(*parameters, g, part, layer.kind), bits) - part
+        error += float(simulated_layer(change, weight, layer.kind, None, **how).double().square().sum())
+        power += float(simulated_layer(part, weight, layer.kind, None, **how).double().square().sum())
+    return error / power if power else error
 
 
 def static_tables(ranges: Ranges, groups: int, taus: Mapping[str, Tensor], recipe: Recipe, structure: Structure,

@@ -123,7 +123,8 @@ class _Run:
                    if w.option.method in ORDERED}
         fixed = {n: w.dequantize() for n, w in chosen.items() if n not in choices}
         forward = _Forward(self._model, unit, module, inputs, fixed)
-        problem = BlockProblem(unit.name, choices, forward, lambda rows: tuple(t[rows] for t in targets),
+        device = self._model.device
+        problem = BlockProblem(unit.name, choices, forward, lambda rows: tuple(t[rows].to(device) for t in targets),
                                self._rows.held)
         found = rounding_of(problem, self._plan, self._cancel)
         weights = {**{n: chosen[n] for n in fixed}, **found.weights}
@@ -169,7 +170,7 @@ class _Forward:
 
     def __init__(self, model: Model, unit: Unit, module: nn.Module, inputs: BlockInputs,
                  fixed: Mapping[str, Tensor]) -> None:
-        self._module, self._inputs = module, inputs
+        self._module, self._inputs, self._device = module, inputs, model.device
         names = {x.module for x in unit.layers}
         self._layers = [x for x in model.structure.layers if x.module in names]
         self._fixed = {x.name: model.originals.tensor(x).float() for x in self._layers} | dict(fixed)
@@ -179,7 +180,8 @@ class _Forward:
     def __call__(self, weights: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, ...]:
         parts: dict[str, list[Tensor]] = {}
         for layer in self._layers:
-            parts.setdefault(layer.module, []).append(weights.get(layer.name, self._fixed[layer.name]))
+            weight = weights.get(layer.name, self._fixed[layer.name])
+            parts.setdefault(layer.module, []).append(weight.to(self._device))
         parameters = {place: halves[0] if len(halves) == 1 else torch.cat(halves, 1)
                       for module, halves in parts.items() for place in self._places[module]}
         return self._inputs.call(self._module, parameters, rows)

@@ -68,6 +68,8 @@ def learn_scalings(model: Model, rows: Rows, recipe: Recipe, plan: LesPlan, inpu
     todo: dict[str, list[Layer]] = {}
     for layer in layers:
         reason = unsuited(model.denoiser.get_submodule(layer.module), recipe.option(layer.choice))
+        if len(model.groups[layer.choice]) > 1:
+            reason = reason or "tied copies share one setting, and each would need a scaling of its own"
         part = _part(layer, recipe, plan, inputs)
         kept = Scaling(layer.name, None, 0.0, 0.0, reason=reason) if reason else _kept(folder, part)
         if kept is None:

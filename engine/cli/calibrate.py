@@ -124,7 +124,8 @@ def _figures(found: Calibrated) -> dict[str, Any]:
         "layers": len(found.recipe.options),
         "scaled": sum(s.accepted for s in scalings), "scaling_refused": sum(not s.accepted for s in scalings),
         "blocks": len(learned), "blocks_learned": sum(r.accepted for r in learned),
-        "shifted": len(found.shifts),
+        "shifted": sum(s.accepted for s in found.shifts.values()), "shifts_refused": sum(
+            not s.accepted for s in found.shifts.values()),
         "agreement": float(sum(float(s.agreement.mean()) for s in found.shifts.values()) / max(len(found.shifts), 1)),
     }
 

@@ -25,6 +25,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("engine.cli.evaluate", "metrics of a recipe against full precision and the reference set"),
     "export": ("engine.cli.export", "write a recipe in a format others load; reloaded and compared before it is done"),
     "import": ("engine.cli.importing", "another tool's mixed-precision file as a recipe"),
+    "evidence": ("engine.cli.evidence", "prove: fit, compare on unseen images, and write it all up; resumable"),
+    "report": ("engine.cli.report", "a study, its predictor and what was proved as one standalone HTML page"),
     "bench": ("engine.cli.bench", "side-by-side ratios, measured in one run"),
 }
 

@@ -101,12 +101,11 @@ def _offered(args: argparse.Namespace, structure: Any, scores: Any) -> tuple[Any
     if errors is None:
         raise InputError(f"The activation errors of {structure.model} ({args.scheme}) are not known yet; run: "
                          f"python -m engine sensitivity {structure.model} --provider activation-error")
-    blind = scores.provider == "none"
     weight = find_scores(structure).get("weight-error")
-    if not blind and weight is None:
+    if scores.provider != "none" and weight is None:
         raise InputError(f"Activation damage is scaled by weight errors, which are not known yet; run: python -m "
                          f"engine sensitivity {structure.model} --provider weight-error")
-    if blind:
+    if weight is None or scores.provider == "none":
         damage = {name: {b: 4.0**-b for b in widths} for name in errors.layers}
     else:
         damage = with_activation_damage(errors, weight.layers, scores.layers)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from engine.cli.progress import followed
 from engine.cli.table import aligned
+from engine.core.errors import InputError
 
 PICTURES = {"orthogonality": 64, "activation-error": 16}
 TOP = 12
+AUTO = "auto"
 MEAN_FIRST, AGGREGATES = "mean", ("mean", "exp-then-mean", "time-exp")
 
 
@@ -25,7 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", type=int, help="pictures made at once")
     group.add_argument("--features", default="output", choices=["output", "input"], help="what of a layer is compared")
     group.add_argument("--biased", action="store_true", help="the estimate as released, which saturates")
-    group.add_argument("--beta", type=float, default=10.0, help="sharpness of importance (default: 10)")
+    group.add_argument("--beta", default="10", help="sharpness of importance (default: 10), or auto: the value whose "
+                       "recipe errs least on calibration pictures at --auto-bits")
+    group.add_argument("--auto-bits", type=float, default=3.5, help="stored bits per weight of --beta auto")
     group.add_argument("--aggregate", default=MEAN_FIRST, choices=AGGREGATES, help="over steps (default: mean)")
     group.add_argument("--decay", type=float, default=0.3, help="lambda of time-exp, per profiled step (default: 0.3)")
     group.add_argument("--summed", action="store_true", help="gamma as OMPQ sums it, not its mean")
@@ -36,7 +41,7 @@ def orthogonality(model: Any, args: argparse.Namespace, command: str) -> Iterato
     """Scores by MPQ-Diff's proxy: importance x weight error, then the published linear ones; the record is saved."""
     from dataclasses import replace
 
-    from engine.calibrate.importance import Weighting
+    from engine.calibrate.importance import BETA, Weighting
     from engine.calibrate.orthogonality import (
         Orthogonality,
         linear_scores,
@@ -50,7 +55,7 @@ def orthogonality(model: Any, args: argparse.Namespace, command: str) -> Iterato
     from engine.providers.files import find_scores, save_scores, scores_path
     from engine.providers.weight_error import PROVIDER, weight_error
 
-    weighting = Weighting(args.aggregate, args.beta, args.decay, args.summed)
+    weighting = Weighting(args.aggregate, BETA if args.beta == AUTO else _number(args.beta), args.decay, args.summed)
     plan = ProfilePlan(_capture_plan(args), args.profiled, args.features)
     found = [e for e in followed(score(model, plan, debiased=not args.biased, directory=_folder(args)), "orthogonality")
              if isinstance(e, Orthogonality)][-1]
@@ -60,8 +65,40 @@ def orthogonality(model: Any, args: argparse.Namespace, command: str) -> Iterato
     if errors is None:
         errors = [e for e in followed(weight_error(model), "weight error") if isinstance(e, Scores)][-1]
         save_scores(scores_path(model.structure, PROVIDER), errors)
+    if args.beta == AUTO:
+        weighting = replace(weighting, beta=_searched(model, args, found, errors, weighting))
+        command += f" --beta {weighting.beta:g}"
     yield useful_scores(model.structure, found, errors, weighting, command)
     yield linear_scores(model.structure, found, replace(weighting, tail=True), command=command)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--beta takes a number above 0, or {AUTO}; got {text[:40]!r}.") from None
+
+
+def _searched(model: Any, args: argparse.Namespace, found: Any, errors: Any, weighting: Any) -> float:
+    """The beta whose recipe errs least on calibration pictures that the scores were not made from."""
+    from dataclasses import replace
+
+    from engine.allocate.allocators import allocate
+    from engine.allocate.budget import bits_budget
+    from engine.allocate.problem import layer_problem
+    from engine.calibrate.beta import BETAS, Choice, choose
+    from engine.calibrate.orthogonality import useful_scores
+
+    budget = bits_budget(args.auto_bits, model.structure)
+    recipes = {}
+    for beta in BETAS:
+        scores = useful_scores(model.structure, found, errors, replace(weighting, beta=beta))
+        recipes[beta] = allocate(layer_problem(model.structure, scores, budget), "lagrangian").recipe
+    first = args.first + found.images
+    chosen = [e for e in followed(choose(model, recipes, first=first), "beta") if isinstance(e, Choice)][-1]
+    said = ", ".join(f"{beta:g}: {loss:.4g}" for beta, loss in chosen.losses.items())
+    print(f"beta {chosen.value:g} by image error on {chosen.images} calibration pictures ({said})", file=sys.stderr)
+    return chosen.value
 
 
 def activation_error(model: Any, args: argparse.Namespace) -> tuple[dict[str, Any], str]:

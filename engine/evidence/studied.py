@@ -13,12 +13,14 @@ from engine.analysis.trials import Labelled, TrialTable, subject_of, trial_table
 from engine.core.errors import InputError, StudyError
 from engine.core.graph import Structure
 from engine.core.record import Scores
+from engine.core.seeds import derive
 from engine.models.structure import read_structure
 from engine.providers.files import check_scores, find_scores, load_scores
 from engine.study.protocol import Protocol
 from engine.study.storage import read_study
 
-DEFAULT_FORMULA = "-10*log10(image_mse)"
+# The mean over images of PSNR: one image that comes out quite different weighs less than in the mean of squares.
+DEFAULT_FORMULA = "psnr"
 NEAR = "near"  # preset of trials drawn around the best recipes so far; held-out figures leave them out
 
 
@@ -34,6 +36,7 @@ class Studied:
         near: [T] which of them were drawn around the best recipes instead of at random.
         seconds: [T] what each trial took, and `generating` how much of it went into images.
         generating: [T].
+        digest: 12 hex digits over the trials and the target; what was computed from others is stale.
     """
 
     file: str
@@ -43,12 +46,13 @@ class Studied:
     near: npt.NDArray[np.bool_]
     seconds: npt.NDArray[np.float64]
     generating: npt.NDArray[np.float64]
+    digest: str
 
     @property
     def about(self) -> dict[str, str]:
         """What scores and predictors say of where they come from."""
         return {"study": self.file, "images": str(self.protocol.images), "trials": str(len(self.table)),
-                "prompts": self.protocol.split, "steps": str(self.protocol.steps)}
+                "prompts": self.protocol.split, "steps": str(self.protocol.steps), "digest": self.digest}
 
 
 def read_studied(path: str | Path, formula: str = DEFAULT_FORMULA, *, model: str = "", presets: Sequence[str] = (),
@@ -79,7 +83,8 @@ def read_studied(path: str | Path, formula: str = DEFAULT_FORMULA, *, model: str
     subject = subject_of(structure, weight_errors_of(structure, weight_errors), labelled)
     return Studied(Path(path).name, structure, protocol, trial_table(subject, labelled, formula),
                    np.array([t.preset.partition(":")[0] == NEAR for t in kept]),
-                   np.array([t.duration_s for t in kept]), np.array([t.generating_s for t in kept]))
+                   np.array([t.duration_s for t in kept]), np.array([t.generating_s for t in kept]),
+                   f"{derive('trials', formula, *(t.key for t in kept)):016x}"[:12])
 
 
 def weight_errors_of(structure: Structure, file: str = "") -> Scores:

@@ -14,10 +14,12 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def quantized(model: Model, layer: Layer, recipe: Recipe) -> QuantizedWeight:
-    """A layer under the recipe, from the store; untouched layers as the checkpoint has them."""
-    option = recipe.option(layer.choice)
+    """A layer under the recipe, from its weight set or the store; untouched layers as the checkpoint has them."""
+    option, origin = recipe.option(layer.choice), recipe.weights.get(layer.choice)
     if option.is_untouched:
         return quantize(model.originals.tensor(layer), option, model.structure.precision_bits)
+    if origin is not None:
+        return model.find_weight_set(origin.set).load(layer.name, option)
     return model.store.load(layer.name, option)
 
 

@@ -19,7 +19,7 @@ from engine.export.components import write_config
 from engine.export.content import dense, module_weights, others, users
 from engine.export.format import Format, Written
 from engine.export.packages import DIFFUSERS
-from engine.export.plan import ExportPlan, Held, make_plan, modules
+from engine.export.plan import ExportPlan, Held, Holds, make_plan, modules
 from engine.export.tensorfile import TensorFile
 from engine.export.verify import Difference, compare, reopen
 from engine.live.model import Model
@@ -32,12 +32,12 @@ def plan(structure: Structure, recipe: Recipe) -> ExportPlan:
     """Every layer is exact, and larger than it could be."""
 
     def holder(layers: tuple[Layer, ...], options: tuple[Option, ...]) -> tuple[Held, ...]:
-        width = structure.precision_bits // 8 if _is_narrow(options) else torch.float32.itemsize
+        width = structure.precision_bits // 8 if _is_narrow(layers, recipe) else torch.float32.itemsize
         return tuple(Held(o, len(users(x)) * x.weights * width) for x, o in zip(layers, options, strict=True))
 
     return make_plan(structure, recipe, "dequantized", holder, (DIFFUSERS,),
                      ("The file is not smaller than the original: weights are dequantized, so that nothing but "
-                      "diffusers is needed.",))
+                      "diffusers is needed.",), holds=Holds.WEIGHTS)
 
 
 def write(model: Model, plan: ExportPlan, directory: Path) -> Iterator[Written]:
@@ -60,14 +60,18 @@ def write(model: Model, plan: ExportPlan, directory: Path) -> Iterator[Written]:
             yield Written(number, len(file.order), name)
 
 
-def _is_narrow(options: tuple[Option, ...]) -> bool:
+def _is_narrow(layers: tuple[Layer, ...], recipe: Recipe) -> bool:
     """Whether the checkpoint's precision holds the weights of a module exactly."""
+    options = [recipe.option(layer.choice) for layer in layers]
+    origins = [recipe.weights.get(layer.choice) for layer in layers]
+    if any(origin is not None and origin.scaled for origin in origins):
+        return False  # what scaled weights stand for is divided by the scale
     return all(o.is_untouched for o in options) or all(o.method in LEVELS for o in options)
 
 
 def _dtype(model: Model, layers: tuple[Layer, ...], recipe: Recipe) -> torch.dtype:
     options = tuple(recipe.option(layer.choice) for layer in layers)
-    if not _is_narrow(options) or model.structure.precision_bits != 16:
+    if not _is_narrow(layers, recipe) or model.structure.precision_bits != 16:
         return torch.float32
     stored = model.originals.tensor(layers[0]).dtype
     return stored if options[0].is_untouched and stored.itemsize == 2 else torch.float16

@@ -23,59 +23,69 @@ from engine.export.components import write_config
 from engine.export.content import others, quantized, users
 from engine.export.format import Format, Written
 from engine.export.packages import DIFFUSERS, SAFETENSORS
-from engine.export.plan import ExportPlan, everything_kept, make_plan, modules
+from engine.export.packed_inputs import inputs_of
+from engine.export.plan import ExportPlan, Holds, everything_kept, make_plan, modules
 from engine.export.tensorfile import TensorFile
 from engine.export.verify import Difference, compare, reopen
 from engine.live.model import Model
-from engine.quant.qweight import QuantizedWeight
+from engine.quant.qweight import TAU, QuantizedWeight
 
 WEIGHTS = "quantscape.safetensors"
 
 
 def plan(structure: Structure, recipe: Recipe) -> ExportPlan:
-    """Every layer is exact."""
-    return make_plan(structure, recipe, "packed", everything_kept(structure.precision_bits), (DIFFUSERS, SAFETENSORS))
+    """Every layer is exact, weights from weight sets and quantized activations too."""
+    return make_plan(structure, recipe, "packed", everything_kept(structure.precision_bits, recipe),
+                     (DIFFUSERS, SAFETENSORS), holds=Holds.EVERYTHING)
 
 
 def write(model: Model, plan: ExportPlan, directory: Path) -> Iterator[Written]:
-    """Codes and parameters layer by layer, then biases and norms, then the index."""
+    """Codes and parameters layer by layer, then biases, norms and activation tables, then the index."""
     folder = write_config(model, directory)
     layers = model.structure.layers
     rest = others(model)
     dtypes = list(dict.fromkeys(tensor.dtype for tensor in rest.values()))
     groups = [[_name(dtype), [n for n, t in rest.items() if t.dtype == dtype]] for dtype in dtypes]
     precision = {16: torch.float16, 32: torch.float32}[model.structure.precision_bits]
+    inputs, tables = inputs_of(model, plan.recipe)
     spec = {"layers": (torch.uint8, (sum(_bytes(model, x, plan.recipe, precision) for x in layers),)),
-            "others": (torch.uint8, (sum(t.nbytes for t in rest.values()),))}
+            "others": (torch.uint8, (sum(t.nbytes for t in rest.values()),)),
+            **({"inputs": (torch.uint8, (sum(t.nbytes for t in tables),))} if tables else {})}
     entries: list[list[str]] = []
     with TensorFile(folder / WEIGHTS, spec) as file:
         for number, layer in enumerate(layers, 1):
             weight = quantized(model, layer, plan.recipe)
             stored = _stored(weight, precision)
-            for name, dtype, _ in loader.part_table(str(weight.option), layer.shape, stored):
+            scaled = TAU in weight.tensors
+            for name, dtype, _ in loader.part_table(str(weight.option), layer.shape, stored, scaled):
                 assert weight.tensors[name].dtype == dtype, f"{layer.name}: {name} is {weight.tensors[name].dtype}"
                 file.append(weight.tensors[name])
-            entries.append([layer.name, str(weight.option)] + ([_name(stored)] if weight.option.is_untouched else []))
+            extra = [_name(stored)] if weight.option.is_untouched else [TAU] if scaled else []
+            entries.append([layer.name, str(weight.option), *extra])
             yield Written(number, len(layers), layer.name)
         for _, names in groups:
             for name in names:
                 file.append(rest[name])
-    _write_index(model, plan, directory, entries, groups)
+        for tensor in tables:
+            file.append(tensor)
+    content: dict[str, Any] = {"layers": entries, "others": groups}
+    _write_index(model, plan, directory, content | ({"inputs": inputs} if inputs else {}))
 
 
-def _write_index(model: Model, plan: ExportPlan, directory: Path, entries: list[list[str]], groups: list[Any]) -> None:
+def _write_index(model: Model, plan: ExportPlan, directory: Path, content: dict[str, Any]) -> None:
     halves = {path: own[0].stop for path, own in modules(model.structure).items() if len(own) > 1}
     shared = {layer.module: [p for p in users(layer) if p != layer.module] for layer in model.structure.layers
               if len(users(layer)) > 1}
     ref = plan.recipe.model
+    calibrated = bool(plan.recipe.weights or plan.recipe.activations)
     index = {
-        "format": loader.FORMAT, "version": loader.VERSION,
+        "format": loader.FORMAT, "version": loader.VERSION if calibrated else 1,
         "model": {"id": ref.id, "denoiser_class": ref.denoiser_class, "identity": ref.identity,
                   "revision": ref.revision},
         "denoiser": model.denoiser_name, "weights": WEIGHTS,
         "sha256": loader.file_sha256(directory / model.denoiser_name / WEIGHTS),
         "precision_bits": model.structure.precision_bits,
-        "splits": halves, "shared": shared, "layers": entries, "others": groups,
+        "splits": halves, "shared": shared, **content,
     }
     write_atomic(directory / loader.INDEX, json.dumps(index, separators=(",", ":"), allow_nan=False))
 
@@ -100,9 +110,13 @@ pipeline = load_packed({directory!r})
 
 def _bytes(model: Model, layer: Layer, recipe: Recipe, precision: torch.dtype) -> int:
     option = recipe.option(layer.choice)
-    stored = _stored(quantized(model, layer, recipe), precision) if option.is_untouched else precision
+    origin = recipe.weights.get(layer.choice)
+    needed = option.is_untouched or (origin is not None and origin.scaled)
+    weight = quantized(model, layer, recipe) if needed else None
+    stored = _stored(weight, precision) if weight is not None else precision
+    scaled = weight is not None and TAU in weight.tensors
     return sum(torch.Size(shape).numel() * dtype.itemsize
-               for _, dtype, shape in loader.part_table(str(option), layer.shape, stored))
+               for _, dtype, shape in loader.part_table(str(option), layer.shape, stored, scaled))
 
 
 def _stored(weight: QuantizedWeight, precision: torch.dtype) -> torch.dtype:

@@ -4,11 +4,15 @@ A packed export is a diffusers directory whose denoiser folder holds, instead of
 byte string `layers` (codes and parameters of one layer after the other) and the byte string `others` (biases, norms,
 tables). `quantscape.json` beside `model_index.json` says what lies in which order:
 
-    format, version, precision_bits      "quantscape-packed", 1, and P: parameters of uaq and k-means have P bits
+    format, version, precision_bits      "quantscape-packed", 1 or 2 (with scales or quantized inputs), and P:
+                                         parameters of uaq and k-means, scales and ranges have P bits
     denoiser, weights, sha256            folder, file in it, and its checksum
-    layers                               [name, option] or [name, "fp16", dtype], in order; halves end in :0 and :1
+    layers                               [name, option], [name, option, "tau"] or [name, "fp16", dtype], in order;
+                                         halves end in :0 and :1; with tau the codes are of tau times the weight
     splits, shared                       module -> input channels of its first half; module -> modules with its weight
     others                               [dtype, [tensor names]], in order
+    inputs                               quantized layer inputs: [name, bits] online, or with the tables (byte string
+                                         `inputs`) of low, high [G], scale [in] and shifts [G, in] per layer
 
 Codes of b bits are a little-endian bit stream over the flattened weight [O, I]. With float32 arithmetic:
 uaq (code - zero) * delta; kmeans codebook[code]; rtn_g64 zero + code * scale, or (code - 2^(b-1)) * scale from 5 bits;
@@ -18,6 +22,7 @@ nf4, fp4 table[code] * absmax of its 64 weights (two codes to a byte, the first 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -27,8 +32,10 @@ from typing import Any
 import torch
 
 FORMAT = "quantscape-packed"
-VERSION = 1
+VERSION = 2
 INDEX = "quantscape.json"
+TAU = "tau"
+MAX_ZERO = 1 << 14
 MAX_INDEX_BYTES = 64_000_000
 GROUP = 64
 ASYMMETRIC_UP_TO = 4
@@ -78,9 +85,9 @@ def read_index(directory: str | Path) -> dict[str, Any]:
         raise PackedError(f"{directory} is no packed export: cannot read {INDEX} ({failure.strerror}).") from None
     except (ValueError, RecursionError):
         raise PackedError(f"{path} is not valid JSON; export the model again.") from None
-    if not isinstance(index, dict) or index.get("format") != FORMAT or index.get("version") != VERSION:
-        raise PackedError(f"{path} is no index of format {FORMAT}, version {VERSION}; use the loader of the program "
-                          f"that wrote it.")
+    if not isinstance(index, dict) or index.get("format") != FORMAT or index.get("version") not in (1, VERSION):
+        raise PackedError(f"{path} is no index of format {FORMAT}, version 1 or {VERSION}; use the loader of the "
+                          f"program that wrote it.")
     names = (index.get("denoiser"), index.get("weights"))
     if not all(isinstance(n, str) and n and n == Path(n).name and n not in (".", "..") for n in names):
         raise PackedError(f"{path} names files outside its directory; export the model again.")
@@ -103,9 +110,12 @@ def load_denoiser(directory: str | Path, index: dict[str, Any] | None = None) ->
             raise PackedError(f"{path} is not the file that was exported (its checksum differs); export it again.")
         with safe_open(path, framework="pt", device="cpu") as file:
             layers, others = file.get_tensor("layers"), file.get_tensor("others")
+            tables = file.get_tensor("inputs") if "inputs" in file.keys() else torch.empty(0, dtype=torch.uint8)
             model = _empty_model(folder)
-            _fill_layers(model, index, layers)
+            scales = _fill_layers(model, index, layers)
             _fill_others(model, index, others)
+            if "inputs" in index:
+                _quantize_inputs(model, index, tables, scales)
     except (OSError, SafetensorError) as failure:
         raise PackedError(f"Cannot read {path} ({failure}); export the model again.") from None
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as failure:
@@ -136,24 +146,29 @@ def _empty_model(folder: Path) -> torch.nn.Module:
     return model
 
 
-def _fill_layers(model: torch.nn.Module, index: dict[str, Any], blob: torch.Tensor) -> None:
+def _fill_layers(model: torch.nn.Module, index: dict[str, Any], blob: torch.Tensor) -> Parts:
+    """Put the weights in place; returns layer name -> scale of the scaled ones."""
     precision = {16: torch.float16, 32: torch.float32}[index["precision_bits"]]
-    place = 0
-    for name, option, *dtype in index["layers"]:
+    place, scales = 0, {}
+    for name, option, *extra in index["layers"]:
         path, _, half = name.partition(":")
         module: Any = model.get_submodule(path)
         weight = module.weight.detach()
         if half:
             cut = index["splits"][path]
             weight = weight[:, :cut] if half == "0" else weight[:, cut:]
-        stored = getattr(torch, dtype[0]) if dtype else precision
-        parts, place = _read_parts(blob, place, option, tuple(weight.shape), stored)
+        scaled = extra == [TAU]
+        stored = getattr(torch, extra[0]) if extra and not scaled else precision
+        parts, place = _read_parts(blob, place, part_table(option, tuple(weight.shape), stored, scaled))
         weight.copy_(dequantize(option, tuple(weight.shape), parts))
+        if scaled:
+            scales[name] = parts[TAU].float()
     if place != blob.numel():
         raise PackedError(f"the layers take {place} bytes, the file has {blob.numel()}")
     for path, sharers in index["shared"].items():
         for other in sharers:
             model.get_submodule(other).weight = model.get_submodule(path).weight
+    return scales
 
 
 def _fill_others(model: torch.nn.Module, index: dict[str, Any], blob: torch.Tensor) -> None:
@@ -173,14 +188,116 @@ def _fill_others(model: torch.nn.Module, index: dict[str, Any], blob: torch.Tens
                           f"bytes are left over")
 
 
-def part_table(option: str, shape: Shape, stored: torch.dtype) -> list[tuple[str, torch.dtype, Shape]]:
+def _quantize_inputs(model: torch.nn.Module, index: dict[str, Any], blob: torch.Tensor, scales: Parts) -> None:
+    """Register the hooks that quantize layer inputs while the model runs; the timestep is read from its own calls."""
+    inputs, place, clock = index["inputs"], 0, _Clock()
+    stored = {16: torch.float16, 32: torch.float32}[index["precision_bits"]]
+    static = "groups" in inputs
+    if static:
+        clock.watch(model, inputs)
+    for name, bits, *table in inputs["layers"]:
+        path, _, half = name.partition(":")
+        weight: Any = model.get_submodule(path).weight
+        start, cut = inputs["starts"].get(name, 0), index["splits"].get(path, weight.shape[1])
+        size = weight.shape[1] if not half else cut if half == "0" else weight.shape[1] - cut
+        grid = None
+        if table:
+            parts = [("low", stored, (inputs["groups"],)), ("high", stored, (inputs["groups"],))]
+            parts += [(TAU, stored, (size,))] * (table[0]["scale"] == "own")
+            parts += [("shifts", torch.uint8, (-(-inputs["groups"] * size // 4),))] * table[0]["shifted"]
+            found, place = _read_parts(blob, place, parts)
+            if table[0]["scale"] == "weight":
+                found[TAU] = scales[name]
+            grid = _grid(found, bits, size)
+        hook = _input_hook(bits, grid, clock, start, size, 1 if weight.ndim > 2 else -1)
+        for other in inputs["shared"].get(name, [path]):
+            model.get_submodule(other).register_forward_pre_hook(hook, with_kwargs=True)
+    if place != blob.numel():
+        raise PackedError(f"the activation tables take {place} bytes, the file has {blob.numel()}")
+
+
+class _Clock:
+    """The timestep group of the running call: a number, or one per sample."""
+
+    group: Any = 0
+
+    def watch(self, model: torch.nn.Module, inputs: dict[str, Any]) -> None:
+        """Read the group from every call's timestep argument."""
+        name, names = inputs["time"], list(inspect.signature(model.forward).parameters)
+        high, low, gap = inputs["timesteps"]
+
+        def read(_: Any, args: Any, kwargs: Any) -> None:
+            times = torch.as_tensor(kwargs[name] if name in kwargs else args[names.index(name)]).double().reshape(-1)
+            if bool(((times > high + gap) | (times < low - gap)).any()):
+                raise ValueError(f"The activations were calibrated for timesteps {high:g} to {low:g}; choose the "
+                                 f"scheduler they were made with.")
+            groups = torch.stack([torch.zeros_like(times), *((times < edge).double() for edge in inputs["edges"])])
+            found = groups.sum(0).long()
+            self.group = int(found[0]) if bool((found == found[0]).all()) else found
+
+        model.register_forward_pre_hook(read, with_kwargs=True)
+
+
+def _affine(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Step and zero point of the grid from low to high."""
+    step = torch.maximum((high - low) / ((1 << bits) - 1), torch.maximum(low.abs(), high.abs()) / MAX_ZERO)
+    step = torch.where(step > 0, step, torch.ones_like(step))
+    return step, torch.round(-low / step)
+
+
+def _grid(parts: Parts, bits: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Step [G, in or 1] and zero point [G, 1] of a static layer."""
+    step, zero = _affine(parts["low"].float().clamp(max=0), parts["high"].float().clamp(min=0), bits)
+    step, zero = step[:, None], zero[:, None]
+    if "shifts" in parts:
+        step = step * torch.exp2(-_unpacked(parts["shifts"], 2, len(step) * size).view(-1, size).float())
+    return (step * parts[TAU].float() if TAU in parts else step), zero
+
+
+def _input_hook(bits: int, grid: Any, clock: _Clock, start: int, size: int, axis: int) -> Callable[..., Any]:
+    def simulate(x: torch.Tensor) -> torch.Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        if grid is None:
+            axes = (-1,) if axis == -1 else tuple(range(2, x.ndim))
+            step, zero = _affine(wide.amin(axes, keepdim=True), wide.amax(axes, keepdim=True), bits)
+        else:
+            group = clock.group
+            rows = group.repeat_interleave(len(x) // len(group)) if isinstance(group, torch.Tensor) else [group]
+            shape = [len(rows), *[1] * (x.ndim - 1)]
+            found = []
+            for t in grid:
+                shape[axis] = t.shape[1]
+                found.append(t.to(x.device)[rows].reshape(shape))
+            step, zero = found
+        codes = (wide / step).round_().add_(zero).clamp_(0, (1 << bits) - 1)
+        return codes.sub_(zero).mul_(step).to(x.dtype)
+
+    def replace(_: Any, args: Any, kwargs: Any) -> Any:
+        name = "" if args else next(k for k in ("input", "hidden_states", "x") if k in kwargs)
+        x = args[0] if args else kwargs[name]
+        if x.shape[axis] == size:
+            x = simulate(x)
+        else:
+            rest = x.shape[axis] - start - size
+            before, own, after = x.split((start, size, rest), dim=axis)
+            x = torch.cat([before, simulate(own), after], dim=axis)
+        return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, name: x})
+
+    return replace
+
+
+def part_table(option: str, shape: Shape, stored: torch.dtype,
+               scaled: bool = False) -> list[tuple[str, torch.dtype, Shape]]:
     """Name, dtype and shape of a layer's tensors under an option, in the order of the file.
 
     Args:
         option: such as `uaq-4`.
         shape: [O, in, *kernel].
         stored: dtype of parameters (of the weight itself under `fp16`).
+        scaled: whether a scale per input channel comes last.
     """
+    if scaled:
+        return [*part_table(option, shape, stored), (TAU, stored, (shape[1],))]
     method, _, bits = option.partition("-")
     width = int(bits) if bits else {"nf4": 4, "fp4": 4, "int8": 8, "fp16": 16}[method]
     out, weights, single = shape[0], math.prod(shape), torch.float32
@@ -209,12 +326,13 @@ def group_count(channels: int) -> int:
 def dequantize(option: str, shape: Shape, parts: Parts) -> torch.Tensor:
     """The weight [O, in, *kernel] in float32 (under `fp16`, as stored)."""
     method, _, bits = option.partition("-")
-    return DEQUANTIZERS[method](parts, int(bits) if bits else 0, shape).view(shape)
+    weight = DEQUANTIZERS[method](parts, int(bits) if bits else 0, shape).view(shape)
+    return weight if TAU not in parts else weight / parts[TAU].float().view(1, -1, *[1] * (len(shape) - 2))
 
 
-def _read_parts(blob: torch.Tensor, place: int, option: str, shape: Shape, stored: torch.dtype) -> tuple[Parts, int]:
+def _read_parts(blob: torch.Tensor, place: int, table: list[tuple[str, torch.dtype, Shape]]) -> tuple[Parts, int]:
     parts = {}
-    for name, dtype, size in part_table(option, shape, stored):
+    for name, dtype, size in table:
         end = place + math.prod(size) * dtype.itemsize
         parts[name] = _view(blob[place:end], dtype).view(size)
         place = end

@@ -16,7 +16,7 @@ from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
 from engine.core.recipe import Recipe, check
-from engine.core.sizes import stored_bytes
+from engine.core.sizes import scale_bytes, stored_bytes, table_bytes
 from engine.export.packages import Package
 
 
@@ -108,17 +108,30 @@ class ExportPlan:
             yield f"  {change.layer}: {change.wanted} -> {change.held} ({change.reason})"
 
 
+class Holds(StrEnum):
+    """What a format holds besides weights that an option alone determines."""
+
+    OPTIONS = "options"  # nothing
+    WEIGHTS = "weights"  # weights from weight sets: learned codes, and scaled ones as what they stand for
+    EVERYTHING = "everything"  # quantized activations too
+
+
 def make_plan(structure: Structure, recipe: Recipe, name: str, holder: Holder, packages: tuple[Package, ...],
-              notes: tuple[str, ...] = ()) -> ExportPlan:
+              notes: tuple[str, ...] = (), *, holds: Holds = Holds.OPTIONS) -> ExportPlan:
     """The plan of a format whose `holder` says what it holds of each module.
 
     Raises:
-        RecipeError: the recipe does not fit the model, or quantizes activations.
+        RecipeError: the recipe does not fit the model, quantizes activations or takes weights from weight sets where
+            the format cannot hold that.
     """
     check(structure, recipe)
-    if recipe.activations:
-        raise RecipeError(f"The recipe quantizes the activations of {len(recipe.activations)} layers; only weights can "
-                          f"be exported so far.")
+    if recipe.activations and holds is not Holds.EVERYTHING:
+        raise RecipeError(f"The recipe quantizes the activations of {len(recipe.activations)} layers, which the format "
+                          f"{name} cannot hold; export it packed, or take the activations out of the recipe.")
+    if recipe.weights and holds is Holds.OPTIONS:
+        raise RecipeError(f"The recipe takes the weights of {len(recipe.weights)} layers from weight sets (learned "
+                          f"rounding or scaling), which the format {name} cannot hold; export it packed or "
+                          f"dequantized.")
     plans = {plan.layer: plan for own in modules(structure).values() for plan in _module_plan(own, recipe, holder)}
     layers = tuple(plans[layer.name] for layer in structure.layers)
     held = {layer.choice: plans[layer.name].held for layer in structure.layers}
@@ -127,12 +140,16 @@ def make_plan(structure: Structure, recipe: Recipe, name: str, holder: Holder, p
                       total + structure.other_weights * structure.precision_bits // 8, packages, notes)
 
 
-def everything_kept(precision_bits: int) -> Holder:
-    """The holder of a format that stores every option as our own sizes count it."""
+def everything_kept(precision_bits: int, recipe: Recipe) -> Holder:
+    """The holder of a format that stores everything of a recipe as our own sizes count it."""
+
+    def size(layer: Layer, option: Option) -> int:
+        weight, activation = recipe.weights.get(layer.choice), recipe.activations.get(layer.choice)
+        return (stored_bytes(layer, option, precision_bits) + table_bytes(layer, activation, precision_bits)
+                + scale_bytes(layer, weight, activation, precision_bits))
 
     def holder(layers: tuple[Layer, ...], options: tuple[Option, ...]) -> tuple[Held, ...]:
-        return tuple(Held(option, stored_bytes(layer, option, precision_bits))
-                     for layer, option in zip(layers, options, strict=True))
+        return tuple(Held(option, size(layer, option)) for layer, option in zip(layers, options, strict=True))
 
     return holder
 

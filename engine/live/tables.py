@@ -142,8 +142,9 @@ def load_tables(path: str | Path) -> ActivationTables:
     try:
         layers = {}
         for index, (name, bits) in enumerate(head["layers"]):
-            parts = {part: tensors.get(f"{index}.{part}") for part in ("low", "high", "tau", "shifts")}
-            layers[str(name)] = StaticTable(**parts, bits=int(bits))
+            low, high = tensors[f"{index}.low"], tensors[f"{index}.high"]
+            tau, shifts = tensors.get(f"{index}.tau"), tensors.get(f"{index}.shifts")
+            layers[str(name)] = StaticTable(low, high, tau, shifts, int(bits))
         about = {str(k): str(v) for k, v in head["about"].items()}
         return ActivationTables(str(head["model"]), tuple(map(float, head["timesteps"])),
                                 tuple(map(int, head["groups"])), layers, about)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from engine.core.files import parse_json
 from engine.core.fromset import FromSet
 from engine.core.graph import Structure
 from engine.core.option import Option, parse_option
-from engine.core.places import assets_dir, cache_dir
+from engine.core.places import assets_dir, cache_dir, model_stem
 from engine.core.recipe import Recipe
 from engine.quant.qweight import TAU, QuantizedWeight
 
@@ -35,7 +34,6 @@ VERSION = 1
 KIND = "weight set"
 SUFFIX = ".weights.safetensors"
 FOLDER = "weights"
-IDENTITY_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +183,7 @@ def load_weight_set(path: str | Path) -> WeightSet:
 
 def weight_set_path(structure: Structure, id: str, directory: Path | None = None) -> Path:
     """Where the set of a model belongs: `<name>-<identity>.<id>.weights.safetensors` in the user's cache."""
-    name = re.sub(r"[^\w-]+", "-", Path(structure.model).name)[:60]
-    return (directory or cache_dir() / FOLDER) / f"{name}-{structure.identity[:IDENTITY_DIGITS]}.{id}{SUFFIX}"
+    return (directory or cache_dir() / FOLDER) / f"{model_stem(structure.model, structure.identity)}.{id}{SUFFIX}"
 
 
 def find_weight_set(structure: Structure, id: str) -> WeightSet:

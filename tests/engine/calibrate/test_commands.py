@@ -39,7 +39,8 @@ def test_calibrate_writes_a_recipe(method: str, home: Path, tmp_path: Path, caps
     recipe = load_recipe(out)
     assert found["recipe"] == recipe.hash and found["layers"] == len(recipe.options)
     assert {a.scheme for a in recipe.activations.values()} == {"static"}
-    assert bool(found["blocks"]) == (method == "dmq") and bool(found["shifted"]) == (method == "dmq")
+    assert bool(found["blocks"]) == (method == "dmq")
+    assert (found["shifted"] + found["shifts_refused"] > 0) == (method == "dmq")
     assert (found["weights"] is None) == (method == "ranges" or not recipe.weights)
     assert Path(found["tables"]).is_file() and found["stages"]["trajectories"]["peak_mb"] > 0
     structure = read_structure(str(home))
@@ -47,7 +48,7 @@ def test_calibrate_writes_a_recipe(method: str, home: Path, tmp_path: Path, caps
     report = load_report(report_path(structure, tables))
     assert report.tables == tables and report.layers.keys() == recipe.activations.keys()
     shifted = {n for n, c in report.layers.items() if c.agreement is not None}
-    assert shifted == {n for n, a in recipe.activations.items() if a.shifted}
+    assert shifted >= {n for n, a in recipe.activations.items() if a.shifted}
     assert find_scores(structure)["outliers"].layers
 
 

@@ -17,6 +17,7 @@ from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.capture import CapturePlan
 from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
 from engine.calibrate.les import LesPlan
+from engine.calibrate.problem import convolution_of
 from engine.calibrate.pts import ShiftPlan
 from engine.calibrate.rows import RowsPlan
 from engine.core.errors import Cancelled, EngineError, InputError, RecipeError
@@ -30,9 +31,13 @@ from engine.live.tables import tables_path
 from engine.live.weightsets import weight_set_path
 from engine.models.quiet import quiet
 from engine.models.tiny import TINY
+from engine.quant.activation import simulate, static_parameters
+from engine.quant.integer import integer_input, integer_layer, simulated_layer
+from engine.quant.qweight import TAU
+from engine.quant.scaling import unfold
 
 PLAN = DmqPlan(LesPlan(iterations=12, checks=3), RoundingPlan(iterations=12, batch=4),
-               shifts=ShiftPlan(kappa=0.4, votes=8), groups=3, rows=RowsPlan(count=12, held=0.25),
+               shifts=ShiftPlan(kappa=0.4, votes=8, tested=False), groups=3, rows=RowsPlan(count=12, held=0.25),
                capture=CapturePlan(images=4, steps=3))
 
 
@@ -123,10 +128,34 @@ def test_reopened_it_is_the_same_bit_for_bit(model: Model, made: Calibrated, sav
     half.close()
 
 
+def test_calibrated_layers_run_in_whole_numbers(model: Model, made: Calibrated) -> None:
+    """Weights and tables of the calibration itself: the integer path gives what is simulated."""
+    assert made.weights is not None and made.tables is not None
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.structure.layers:
+        if layer.name not in made.weights.entries:
+            continue
+        weight = made.weights.load(layer.name, Option("uaq", 4))
+        table = made.tables.layers[layer.name]
+        wide = replace(table, low=table.low.double(), high=table.high.double(),
+                       tau=None if table.tau is None else table.tau.double())
+        side = (2, layer.shape[1], 4, 4) if layer.kind == "conv2d" else (2, 3, layer.shape[1])
+        x = torch.randn(side, generator=generator, dtype=torch.float64) * float(table.high.max())
+        how = convolution_of(model.denoiser.get_submodule(layer.module))
+        found = integer_layer(integer_input(x, wide, 1, 6, layer.kind), weight, **how)
+        seen = simulate(x, *static_parameters(*wide.parameters(6), 1, x, layer.kind), 6)
+        plain = {k: v for k, v in weight.tensors.items() if k != TAU}
+        dense = replace(weight, tensors=plain).dequantize().double()
+        dense = dense if table.tau is None else unfold(dense, wide.tau)  # type: ignore[arg-type]
+        expected = simulated_layer(seen, dense, layer.kind, None, **how)
+        assert (found.values - expected).abs().max() <= 1e-6 * expected.abs().max()
+        assert found.accumulator < 2**31 and found.operand < 2**7
+
+
 def test_runs_share_what_they_have_in_common(model: Model, made: Calibrated, place: Path) -> None:
     again = run(model, PLAN, place)
     assert again.recipe.hash == made.recipe.hash
-    by_error = run(model, replace(PLAN, shifts=ShiftPlan(choose="error", votes=8)), place)
+    by_error = run(model, replace(PLAN, shifts=ShiftPlan(choose="error", votes=8, tested=False)), place)
     assert by_error.weights is not None and made.weights is not None and by_error.weights.id == made.weights.id
     assert by_error.recipe.hash != made.recipe.hash
     unscaled = replace(PLAN, scaling=None, shifts=None)

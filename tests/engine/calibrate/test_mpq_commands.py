@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from engine.calibrate.beta import BETAS, Choice, choose
 from engine.cli.main import main
-from engine.core.recipe import load_recipe
+from engine.core.errors import InputError
+from engine.core.recipe import load_recipe, uniform
+from engine.live.model import open_model
 from engine.models.tiny import TINY
 
 
@@ -35,6 +38,10 @@ def test_from_scores_to_a_pair_recipe(home: str, tmp_path: Path, capsys: pytest.
     assert "6 pictures" in found["note"] and found["about"]["profiled"] == "2"
     again = said(capsys, "sensitivity", home, "--provider", "orthogonality", *small, "--partial", str(tmp_path / "run"))
     assert again["scores"] == found["scores"]
+
+    searched = said(capsys, "sensitivity", home, "--provider", "orthogonality", *small, "--beta", "auto", "--auto-bits",
+                    "6", "--partial", str(tmp_path / "run"), "--out", str(tmp_path / "auto.json"))
+    assert float(searched["about"]["beta"]) in BETAS
 
     answers = {m: said(capsys, "allocate", home, "--bits", "5", "--method", m, "--beside", "--quantize-all")
                for m in ("mpq-diff", "mpq-diff-useful")}
@@ -66,6 +73,7 @@ def test_from_scores_to_a_pair_recipe(home: str, tmp_path: Path, capsys: pytest.
     (["sensitivity", "--provider", "orthogonality", "--images", "0"], "--images must be"),
     (["sensitivity", "--provider", "orthogonality", "--images", "4", "--steps", "2", "--profiled", "3"], "3 of 2"),
     (["sensitivity", "--provider", "orthogonality", "--beta", "0"], "beta must be above 0"),
+    (["sensitivity", "--provider", "orthogonality", "--beta", "much"], "a number above 0, or auto"),
     (["allocate"], "needs a budget"),
     (["allocate", "--activations", "8"], "needs a budget"),
     (["allocate", "--bits", "4", "--method", "size-only", "--exclude", "all"], "--exclude takes"),
@@ -76,3 +84,16 @@ def test_bad_input_is_one_sentence(home: str, words: list[str], sentence: str,
                                    capsys: pytest.CaptureFixture[str]) -> None:
     error = said(capsys, words[0], home, *words[1:], code=2)
     assert sentence in error and len(error.strip().splitlines()) == 1
+
+
+def test_the_value_of_least_loss_is_chosen_and_equal_recipes_are_measured_once(home: str) -> None:
+    model = open_model(home)
+    recipes = {8.0: uniform(model.structure, "uaq-8"), 2.0: uniform(model.structure, "uaq-2"),
+               9.0: uniform(model.structure, "uaq-8")}
+    found = [*choose(model, recipes, images=2)][-1]
+    assert isinstance(found, Choice) and found.value == 8.0
+    assert found.losses[2.0] > found.losses[8.0] == found.losses[9.0] > 0
+    assert model.recipe.options == {}
+    with pytest.raises(InputError, match="no values"):
+        next(choose(model, {}))
+    model.close()

@@ -67,6 +67,24 @@ def test_blocks_run_alone_as_within(guided: Model, trajectories: Captured) -> No
             assert torch.allclose(a, b[index], atol=1e-5) and not torch.allclose(c, a, atol=1e-3)
 
 
+def test_rows_that_cannot_be_cut_are_picked(guided: Model, trajectories: Captured,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, path, module = RowsPlan(count=9), BLOCKS[0], "up_blocks.1.resnets.0.conv_shortcut"
+    cut = draw_rows(guided, trajectories, plan)
+    monkeypatch.setattr("engine.calibrate.rows._same", lambda *_: False)
+    picked = draw_rows(guided, trajectories, plan)
+    assert all(one.pick is not None for one in picked.drawn) and all(one.pick is None for one in cut.drawn)
+    a, b = (dict(layer_inputs(guided, rows, [module]))[module] for rows in (cut, picked))
+    assert torch.allclose(a, b, atol=1e-5)
+    inputs = [block_inputs(guided, rows, path) for rows in (cut, picked)]
+    outputs = block_outputs(guided, picked, [path])[path]
+    for found in inputs:
+        assert found is not None
+        with torch.no_grad():
+            made = found.call(guided.denoiser.get_submodule(path), {}, torch.arange(9))
+        assert torch.allclose(made[0], outputs[0], atol=1e-5)
+
+
 def test_what_is_never_executed(guided: Model, trajectories: Captured) -> None:
     rows = draw_rows(guided, trajectories, RowsPlan(count=6))
     idle = torch.nn.Linear(4, 4)

@@ -37,6 +37,7 @@ from engine.live.apply import applied
 from engine.live.model import Model
 from engine.live.originals import live_weight
 from engine.live.tables import ActivationTables
+from engine.providers.progress import Progress
 from engine.quant.qweight import QuantizedWeight
 from engine.quant.table import quantize
 from tests.engine.calibrate.trajectories import captured_of
@@ -195,7 +196,8 @@ def test_shifts_go_to_skip_convolutions_or_where_channels_are_spread(plain: Mode
     assert chosen(allocation) == chosen(allocation, where="skip") == skips
     assert chosen(allocation, where="all") == set(tables.layers)
     assert chosen(allocation, where="spread", threshold=0.0) == set(tables.layers)
-    assert chosen(allocation, where="spread", threshold=1e9) == set()
+    assert chosen(allocation, where="spread", threshold=1e9, share=0.0) == set()
+    assert len(chosen(allocation, where="spread", threshold=1e9, share=0.25)) == round(0.25 * len(tables.layers))
     # 8-bit weights cannot be shifted within 8 bits
     wide = preset_recipe(structure, "W8A8")
     assert chosen(wide) == set() and chosen(wide, operand_bits=16) == skips
@@ -208,7 +210,7 @@ def test_shifts_are_chosen_in_forward_order(plain: Model, trajectories: Captured
     before = state(plain)
     structure = plain.structure
     tables = static_tables(ranges, 3, {}, allocation, structure, {})
-    plan = ShiftPlan(kappa=0.5)
+    plan = ShiftPlan(kappa=0.5, tested=False)
     layers = shift_layers(structure, ranges, tables, allocation, plan)
     voters = draw_rows(plain, trajectories, RowsPlan(count=100))
     events = list(choose_shifts(plain, voters, allocation, tables, layers, plan))
@@ -217,13 +219,17 @@ def test_shifts_are_chosen_in_forward_order(plain: Model, trajectories: Captured
     assert [f.layer for f in found] == [x.name for x in layers]
     for f in found:
         assert f.shifts.shape == f.agreement.shape == (3, structure.layer(f.layer).shape[1])
-        assert f.samples == (4, 4, 4) and int(f.shifts.max()) <= 3
+        assert f.samples == (3, 3, 3) and int(f.shifts.max()) <= 3 and f.accepted  # one picture of four is held out
         assert last.layers[f.layer].shifts is not None and last.layers[f.layer].bits == 6
         assert torch.equal(f.shifts[f.agreement < 0.5], torch.zeros_like(f.shifts[f.agreement < 0.5]))
     assert sum(int(f.shifts.sum()) for f in found) > 0
-    by_error = ShiftPlan(choose="error")
-    errors = of(LayerShifts, choose_shifts(plain, voters, allocation, tables, layers, by_error))
-    assert all(e.after <= e.before for e in errors)
+    tested = ShiftPlan(choose="error")
+    *errors, judged = (e for e in choose_shifts(plain, voters, allocation, tables, layers, tested)
+                       if not isinstance(e, Progress))
+    assert isinstance(judged, ActivationTables)
+    for e in errors:
+        assert isinstance(e, LayerShifts) and e.accepted == (e.after < e.before)
+        assert (judged.layers[e.layer].shifts is not None) == e.accepted
     # the first layer's shifts are on when the second looks at its inputs
     first = with_shifts(tables, found[0].layer, found[0].shifts, 6)
     rest = of(LayerShifts, choose_shifts(plain, voters, allocation, first, layers[1:], plan))
@@ -232,7 +238,7 @@ def test_shifts_are_chosen_in_forward_order(plain: Model, trajectories: Captured
 
 def test_bad_plans() -> None:
     for bad in ({"choose": "luck"}, {"where": "here"}, {"kappa": 2.0}, {"max_shift": 4}, {"operand_bits": 12},
-                {"votes": 0}):
+                {"votes": 0}, {"share": -0.1}):
         with pytest.raises(InputError):
             ShiftPlan(**bad)  # type: ignore[arg-type]
     with pytest.raises(InputError):

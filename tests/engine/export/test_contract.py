@@ -133,7 +133,7 @@ def test_a_recipe_of_another_model_is_refused(unet: Model, tmp_path: Path) -> No
         export(unet, unknown, "packed", tmp_path / "out")
     active = Recipe(ref, {}, {unet.structure.choices[0].name: Activation(8)})
     with pytest.raises(RecipeError, match="activations"):
-        export(unet, active, "recipe", tmp_path / "out")
+        export(unet, active, "dequantized", tmp_path / "out")
     with pytest.raises(InputError, match="no export format 'zip'"):
         export(unet, Recipe(ref, {}), "zip", tmp_path / "out")
     assert not list(tmp_path.iterdir())

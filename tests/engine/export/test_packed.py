@@ -116,7 +116,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no index": (lambda d: (d / "quantscape.json").unlink(), "no packed export"),
     "no JSON": (lambda d: (d / "quantscape.json").write_text("{"), "not valid JSON"),
     "a list": (lambda d: (d / "quantscape.json").write_text("[]"), "no index of format"),
-    "another version": (lambda d: edit(d / "quantscape.json", lambda i: i.update(version=2)), "version 1"),
+    "another version": (lambda d: edit(d / "quantscape.json", lambda i: i.update(version=3)), "version 1 or 2"),
     "another option": (lambda d: edit(d / "quantscape.json", lambda i: i["layers"][0].__setitem__(1, "uaq-8")),
                        "does not describe|take .* bytes"),
     "an unknown option": (lambda d: edit(d / "quantscape.json", lambda i: i["layers"][0].__setitem__(1, "magic-4")),

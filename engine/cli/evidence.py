@@ -1,0 +1,128 @@
+"""`evidence`: everything that is proved, from study files to one page; resumable, one recipe is lost at most."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from engine.core.errors import InputError
+
+SAY_EVERY_S = 20.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The studies, the scale, and where things go."""
+    parser.add_argument("db", nargs="*", metavar="DB", help="study files (default: all of assets/studies)")
+    parser.add_argument("--model", default="", metavar="MODEL", help="where the study's model lies (one study only)")
+    parser.add_argument("--formula", metavar="F", help="target of the predictor (default: psnr)")
+    parser.add_argument("--images", type=int, default=256, help="of the final comparisons")
+    parser.add_argument("--judged", type=int, default=64, help="calibration images that choose the best random draw")
+    parser.add_argument("--switched", type=int, default=32, help="images of deletion and insertion curves; 0 = none")
+    parser.add_argument("--steps", type=int, help="of the sampler (default: the model's)")
+    parser.add_argument("--epochs", type=int, help="of the networks, at most")
+    parser.add_argument("--sizes", nargs="*", type=int, metavar="N", help="of the learning curve (default 50 to 400)")
+    parser.add_argument("--kinds", nargs="+", choices=["damage", "gnn", "guided"], help="predictors (default: all)")
+    parser.add_argument("--timed", type=int, default=6, help="trials that one and two workers are timed on; 0 = none")
+    parser.add_argument("--near", type=int, default=0, metavar="N",
+                        help="first measure N more trials around the best recipes so far, into the study")
+    parser.add_argument("--round", type=int, default=1, help="number of that round")
+    parser.add_argument("--assets", metavar="DIR", help="gets predictors and scores (default: the shipped assets)")
+    parser.add_argument("--kept", metavar="DIR", help="gets what was measured (default: ASSETS/evidence)")
+    parser.add_argument("--out", default="docs/evidence.md", metavar="FILE", help="the page")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Prove, study by study; the page is written anew after each."""
+    import torch
+
+    from engine.core.files import write_atomic
+    from engine.core.places import assets_dir
+    from engine.evidence.page import page
+    from engine.evidence.scale import Places
+    from engine.evidence.stages import prove
+    from engine.evidence.studied import DEFAULT_FORMULA
+
+    _check(args)
+    assets = Path(args.assets) if args.assets else assets_dir()
+    studies = [Path(p) for p in args.db] or sorted((assets / "studies").glob("*.sqlite"))
+    if not studies:
+        raise InputError(f"There is no study in {assets / 'studies'}; run one, or name a study file.")
+    if args.model and len(studies) > 1:
+        raise InputError("--model names where one study's model lies; name one study with it.")
+    torch.set_num_threads(args.threads)
+    places = Places(assets, Path(args.kept) if args.kept else assets / "evidence")
+    formula = DEFAULT_FORMULA if args.formula is None else args.formula
+    found: list[Any] = []
+    for db in studies:
+        if args.near:
+            _near(args, db, places, formula)
+        for step in said(prove(db, places, _scale(args), formula=formula, source=args.model, device=args.device),
+                         db.stem):
+            if isinstance(step, dict):
+                found.append(step)
+        write_atomic(args.out, page(found))
+    return {"studies": [str(p) for p in studies], "out": args.out,
+            "kinds": {f["model"]: f["kind"] for f in found}}, f"{args.out}: {len(found)} models"
+
+
+def said(steps: Iterable[Any], title: str) -> Iterable[Any]:
+    """Pass steps through; now and then a line on stderr says where the work stands and how long it will take."""
+    last = 0.0
+    for step in steps:
+        doing = getattr(step, "doing", "")
+        if doing and (time.monotonic() - last > SAY_EVERY_S or step.index == step.of > 0):
+            last = time.monotonic()
+            left = "" if step.seconds_left is None else f", {step.seconds_left / 60:.0f} min left in this stage"
+            where = f" {step.index}/{step.of}" if step.of else ""
+            print(f"{title}: {doing}{where}{left}", file=sys.stderr, flush=True)
+        yield step
+
+
+def _near(args: argparse.Namespace, db: Path, places: Any, formula: str) -> None:
+    """One round of trials around the best recipes."""
+    from engine.advisor import Advisor
+    from engine.analysis.predictor import Predictor
+    from engine.evidence.learned import learn
+    from engine.evidence.near import measure_near, near_draws
+    from engine.evidence.studied import read_studied
+
+    studied = read_studied(db, formula, model=args.model)
+    predictor = next(s for s in learn(studied, kinds=_scale(args).kinds[:1]) if isinstance(s, Predictor))
+    draws = near_draws(Advisor(predictor), args.near, args.round)
+    begin = time.monotonic()
+    for record in measure_near(db, args.model or studied.protocol.model, draws):
+        if record.event in ("done", "failed") and time.monotonic() - begin > SAY_EVERY_S:
+            begin = time.monotonic()
+            left = "" if record.eta_s is None else f", {record.eta_s / 60:.0f} min left"
+            print(f"{db.stem}: trials near the best {record.done}/{record.total}{left}", file=sys.stderr, flush=True)
+
+
+def _scale(args: argparse.Namespace) -> Any:
+    from dataclasses import replace
+
+    from engine.analysis.predictor import Kind
+    from engine.analysis.training import Training
+    from engine.evidence.scale import Scale
+
+    training = Training() if args.epochs is None else replace(Training(), epochs=args.epochs)
+    scale = Scale(args.images, args.judged, args.switched, args.steps, training=training, timed=args.timed)
+    if args.sizes is not None:
+        scale = replace(scale, sizes=tuple(args.sizes))
+    return scale if not args.kinds else replace(scale, kinds=tuple(Kind(k) for k in args.kinds))
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("timed", 0), ("near", 0), ("threads", 1),
+                        ("round", 1)):
+        if getattr(args, name) < least:
+            raise InputError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
+    if args.epochs is not None and args.epochs < 1:
+        raise InputError(f"--epochs must be at least 1, got {args.epochs}.")
+    if any(n < 1 for n in args.sizes or ()):
+        raise InputError("--sizes takes numbers of trials of at least 1.")

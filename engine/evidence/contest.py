@@ -1,0 +1,168 @@
+"""The contenders: for every byte budget our recipe, every baseline's, and the uniform ones, over the same options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from engine.advisor import Advisor
+from engine.allocate.allocation import Allocation
+from engine.allocate.allocators import ALLOCATORS, allocate
+from engine.allocate.baselines import random_recipes, uniforms
+from engine.allocate.budget import bits_budget
+from engine.allocate.faithful import faithful
+from engine.allocate.knapsack import knapsack
+from engine.allocate.problem import JointCosts, Limits, Problem, blind_scores, joint_problem, layer_problem
+from engine.analysis.scoring import BlockScores
+from engine.core.errors import InputError
+from engine.core.graph import Structure
+from engine.core.recipe import Recipe, uniform
+from engine.core.record import Scores
+from engine.core.sizes import recipe_bytes
+from engine.providers.table import damage_table
+
+OURS = "ours"
+UNIFORM = "uniform"
+RANDOM = "best of random"
+EQUAL = ("uaq-3", "kmeans_a-3", "uaq-4", "kmeans_a-4")
+BITS = (3.25, 3.5, 4.0)
+LOW = (2.75, 3.0)
+DRAWS = 8
+MIDDLING = (3, 4)  # bits
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One size at which everything is compared.
+
+    Attributes:
+        name: "bytes of uaq-3" or "3.5 bits".
+        group: "equal" (to a uniform recipe), "bits", or "low".
+        bytes: at most.
+        option: the uniform recipe it equals, "" otherwise.
+    """
+
+    name: str
+    group: str
+    bytes: int
+    option: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One recipe in the contest; a budget's `UNIFORM` and `RANDOM` entries are several, of which the best counts.
+
+    Attributes:
+        budget: its name.
+        contender: OURS, UNIFORM, RANDOM, or an allocator by name.
+        recipe: what is measured.
+        bytes: stored bytes.
+        note: which uniform, which draw, the bound's gap.
+    """
+
+    budget: str
+    contender: str
+    recipe: Recipe
+    bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the contenders know.
+
+    Attributes:
+        advisor: the fitted predictor.
+        found: provider -> scores, as lie beside the model.
+        operation: scores of single layers by the networks' embeddings; None without networks.
+        blocks: joint scores of blocks; empty without networks.
+    """
+
+    advisor: Advisor
+    found: Mapping[str, Scores]
+    operation: Scores | None = None
+    blocks: Sequence[BlockScores] = ()
+
+
+def budgets(structure: Structure) -> list[Budget]:
+    """At the bytes of uniform recipes, at round bits, and below 3.1 bits; those that quantizing nothing meets are left
+    out."""
+    sized = {text: recipe_bytes(structure, uniform(structure, text).options) for text in EQUAL}
+    equal = [Budget(f"bytes of {text}", "equal", size, text) for text, size in sized.items()]
+    return [*equal, *(Budget(f"{b:g} bits", "bits", bits_budget(b, structure)) for b in BITS),
+            *(Budget(f"{b:g} bits", "low", bits_budget(b, structure)) for b in LOW)]
+
+
+def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry]:
+    """All contenders' recipes at one budget; one that has no recipe there is left out."""
+    advisor = sources.advisor
+    limits = Limits(options=advisor.options(), keep_untouched=False)
+    structure = advisor.structure
+    for name, make in _makers(sources, limits).items():
+        try:
+            found = make(budget.bytes)
+        except InputError:
+            continue
+        yield Entry(budget.name, name, found.recipe, found.bytes, f"gap {100 * found.gap:.2g} %")
+    blind = layer_problem(structure, blind_scores(structure), budget.bytes, limits)
+    for found in uniforms(blind).values():
+        option = str(found.recipe.provenance["allocator"]).removeprefix(f"{UNIFORM} ")
+        if not budget.option or option == budget.option:
+            yield Entry(budget.name, UNIFORM, found.recipe, found.bytes, option)
+    for number, found in enumerate(random_recipes(_drawn_from(structure, budget, limits), DRAWS, seed)):
+        yield Entry(budget.name, RANDOM, found.recipe, found.bytes, f"draw {number + 1} of {DRAWS}")
+
+
+def _drawn_from(structure: Structure, budget: Budget, limits: Limits) -> Problem:
+    """What random recipes are drawn from: options of 3 and 4 bits where those fit, which is kinder to chance than
+    mixing 2 and 8 bits; else all."""
+    middling = replace(limits, options=tuple(o for o in limits.options or () if o.bits in MIDDLING))
+    try:
+        return layer_problem(structure, blind_scores(structure), budget.bytes, middling)
+    except InputError:
+        return layer_problem(structure, blind_scores(structure), budget.bytes, limits)
+
+
+def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Allocation]]:
+    """Contender -> budget in bytes -> its recipe."""
+    advisor = sources.advisor
+    structure = advisor.structure
+
+    def by(scores: Scores) -> Callable[[int], Problem]:
+        return lambda size: layer_problem(structure, scores, size, limits)
+
+    makers: dict[str, Callable[[int], Allocation]] = {
+        OURS: lambda size: knapsack(by(advisor.scores)(size)),
+        "size-only": lambda size: allocate(by(blind_scores(structure))(size), "size-only"),
+    }
+    known = {name: _completed(structure, sources.found, name) for name in sources.found}
+    if "measured" in known:
+        makers["measured-greedy"] = lambda size: allocate(by(known["measured"])(size), "measured-greedy")
+        makers["measured, knapsack"] = lambda size: knapsack(by(known["measured"])(size))
+    if "cumulative" in known:
+        makers["threshold"] = lambda size: allocate(
+            layer_problem(structure, known["cumulative"], size, Limits()), "threshold")
+    for name, row in ALLOCATORS.items():
+        if row.provider in known and name not in makers:
+            makers[name] = partial(_allocated, by(known[row.provider]), name)
+    if sources.operation is not None:
+        operation = sources.operation
+        makers["faithful, layers"] = lambda size: faithful(by(operation)(size))
+    if sources.blocks:
+        joints = [JointCosts(b.layers, b.candidates, tuple(max(b.scores) - s for s in b.scores))
+                  for b in sources.blocks]
+        makers["faithful, blocks"] = lambda size: faithful(
+            joint_problem(structure, joints, size, limits, "gnn-block"))
+    return makers
+
+
+def _allocated(problem: Callable[[int], Problem], name: str, size: int) -> Allocation:
+    return allocate(problem(size), name)
+
+
+def _completed(structure: Structure, found: Mapping[str, Scores], name: str) -> Scores:
+    """Measured damages cover few options; the others are scaled by weight error."""
+    table = damage_table(structure, found, name)
+    rows = {choice: dict(row) for choice, row in table.values.items()}
+    return replace(found[name], layers=rows) if rows else found[name]

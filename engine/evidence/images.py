@@ -1,0 +1,121 @@
+"""The stages that make images: Apple's signal, deletion and insertion curves, and the contest on the final images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.advisor import Advisor
+from engine.analysis.predictor import Kind, Predictor
+from engine.analysis.scoring import BlockScores, block_scores, operation_scores
+from engine.core.errors import StudyError
+from engine.core.files import read_json, write_json
+from engine.core.jsonrecord import to_json
+from engine.core.option import Option, parse_option
+from engine.core.recipe import Recipe, model_ref
+from engine.core.record import Scores
+from engine.evidence.agreement import BLOCKS, at_option
+from engine.evidence.contest import DRAWS, RANDOM, Budget, Entry, Sources, budgets, entries
+from engine.evidence.gauge import FULL, Gauge, Setting
+from engine.evidence.scale import Places, Scale, Stage
+from engine.evidence.studied import Studied
+from engine.evidence.switching import curve, orders, recipes_of
+from engine.evidence.verdict import as_good_as_four, label_of, verdicts
+from engine.live.model import Model
+from engine.providers.cumulative import PROVIDER as CUMULATIVE
+from engine.providers.cumulative import cumulative
+from engine.providers.progress import Progress
+
+PAPER = tuple(Option(m, b) for m in ("uaq", "kmeans_c", "kmeans_a") for b in (3, 4))
+SWITCHED_AT = "uaq-3"
+
+
+def signal(model: Model, studied: Studied, places: Places, scale: Scale) -> Stage:
+    """Apple's cumulative signal."""
+    if scale.cumulative is None:
+        return {}
+    answer: dict[str, Scores] = {}
+    for step in cumulative(model, scale.cumulative, partial=places.file(studied, "cumulative.jsonl")):
+        if isinstance(step, Progress):
+            yield step
+        else:
+            answer = {CUMULATIVE: step}
+    return answer
+
+
+def switched(model: Model, studied: Studied, places: Places, scale: Scale, scores: Sequence[Scores],
+              known: dict[str, Scores]) -> Stage:
+    """Deletion and insertion curves over blocks, on images."""
+    option = parse_option(SWITCHED_AT)
+    if not scale.switched:
+        return []
+    structure = studied.structure
+    controls = [known[n] for n in ("weight-error", "measured") if n in known]
+    columns = {s.provider: at_option(structure, s, SWITCHED_AT, BLOCKS) for s in [*scores, *controls]}
+    blocks = [b.id for b in structure.level("block")]
+    gauge = Gauge(model, places.file(studied, "switching.jsonl"), Setting("calibration", scale.switched, scale.steps))
+    curves = [(name, kind, recipes_of(structure, order, option, kind))
+              for name, order in orders(columns, blocks).items() for kind in ("deletion", "insertion")]
+    yield from gauge.measure([r for _, _, recipes in curves for r in recipes], "deletion and insertion curves")
+    found = []
+    for name, kind, recipes in curves:
+        values = [gauge[r].metric("image_mse") for r in recipes]
+        found.append(curve(name, kind, [m.value for m in values if m is not None]))
+    return found
+
+
+def contest(model: Model, studied: Studied, places: Places, scale: Scale, predictor: Predictor,
+             known: dict[str, Scores]) -> Stage:
+    """Every contender at every budget, on the final images."""
+    sizes = budgets(studied.structure)
+    contenders = yield from _contenders(studied, places, predictor, known, sizes)
+    judged = Gauge(model, places.file(studied, "judged.jsonl"), Setting("calibration", scale.judged, scale.steps))
+    drawn = [e for e in contenders if e.contender == RANDOM]
+    yield from judged.measure([e.recipe for e in drawn], "random draws")
+    best = {b.name: max((e for e in drawn if e.budget == b.name), default=None,
+                        key=lambda e: label_of(judged[e.recipe])) for b in sizes}
+    kept = [e for e in contenders if e.contender != RANDOM or e is best[e.budget]]
+    final = Gauge(model, places.file(studied, "final.jsonl"), Setting("final", scale.images, scale.steps,
+                                                                      with_floor=True))
+    yield from final.measure([e.recipe for e in kept], "final comparisons")
+    recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
+    return {"images": scale.images, "draws": DRAWS, "choices": [x.name for x in studied.structure.choices],
+            "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
+            "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
+            "evaluations": _evaluations(studied, known)}
+
+
+def _contenders(studied: Studied, places: Places, predictor: Predictor, known: dict[str, Scores],
+                sizes: Sequence[Budget]) -> Stage:
+    """The recipes, kept in a file: they depend on the trials, and scoring blocks jointly takes minutes."""
+    path = places.file(studied, f"contenders-{studied.digest}.json")
+    reference = model_ref(studied.structure)
+    if path.is_file():
+        return [Entry(r["budget"], r["contender"], Recipe(reference, {n: parse_option(o) for n, o in
+                                                                      r["options"].items()}), r["bytes"], r["note"])
+                for r in read_json(path, StudyError)]
+    yield Progress("allocating", 0, 0)
+    blocks: list[BlockScores] = []
+    operation = None
+    if any(k in predictor.members for k in (Kind.GNN, Kind.GUIDED)):
+        operation = operation_scores(predictor)
+        for number, block in enumerate(block_scores(predictor, studied.table.picks, options=PAPER)):
+            blocks.append(block)
+            yield Progress(f"joint scores of {block.id}", number + 1, len(predictor.subject.graph.parts))
+    sources = Sources(Advisor(predictor), known, operation, blocks)
+    found = [e for budget in sizes for e in entries(sources, budget)]
+    write_json(path, [{"budget": e.budget, "contender": e.contender, "bytes": e.bytes, "note": e.note,
+                       "options": {n: str(o) for n, o in e.recipe.options.items()}} for e in found])
+    return found
+
+
+def _evaluations(studied: Studied, known: dict[str, Scores]) -> dict[str, int]:
+    """How many recipes each way of learning sensitivity had to run."""
+    counts = {"study": len(studied.table)}
+    if CUMULATIVE in known:
+        counts["threshold"] = int(known[CUMULATIVE].about.get("evaluations", "0"))
+    if "measured" in known:
+        rows = [*known["measured"].layers.values(), *known["measured"].blocks.values()]
+        counts["measured"] = sum(len(row) for row in rows)
+    return counts
+
+

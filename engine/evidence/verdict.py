@@ -1,0 +1,91 @@
+"""The contest's outcome: per budget the best of each contender, and ours against it with intervals over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from engine.evidence.contest import OURS, RANDOM, UNIFORM, Budget, Entry
+from engine.evidence.gauge import Result
+from engine.metrics.bootstrap import difference_interval
+
+LABEL = "psnr"
+SHOWN = ("psnr", "ssim", "latent_sqnr", "feature_distance", "kernel_distance", "frechet", "clip_score")
+BETTER, EVEN, WORSE = "better", "even", "worse"
+
+
+def verdicts(budgets: Sequence[Budget], entries: Sequence[Entry], final: Mapping[str, Result],
+             judged: Mapping[str, Result]) -> list[dict[str, Any]]:
+    """One row per budget and contender.
+
+    Args:
+        budgets, entries: the contest.
+        final: recipe hash -> what was measured on the final images.
+        judged: the same on calibration images, by which the best random draw is chosen; the best uniform recipe that
+            fits is chosen on the final images themselves, which favours it.
+
+    Returns:
+        [{"budget", "group", "bytes", "rows": [{"contender", "note", "bytes", "recipe", "metrics", "difference",
+        "verdict"}]}], ours first; "difference" is ours less theirs in dB: mean, low, high.
+    """
+    answer = []
+    for budget in budgets:
+        here = [e for e in entries if e.budget == budget.name]
+        chosen = _best_of_each(here, final, judged)
+        if OURS not in chosen:
+            continue
+        ours = final[chosen[OURS].recipe.hash]
+        rows = [_row(entry, final[entry.recipe.hash], ours) for entry in chosen.values()]
+        answer.append({"budget": budget.name, "group": budget.group, "bytes": budget.bytes,
+                       "rows": sorted(rows, key=lambda r: r["contender"] != OURS)})
+    return answer
+
+
+def as_good_as_four(budgets: Sequence[Budget], entries: Sequence[Entry], final: Mapping[str, Result],
+                    bits: str = "3.5 bits") -> dict[str, Any] | None:
+    """Ours at 3.5 stored bits against the best uniform recipe of 4 bits: the difference in dB with its interval."""
+    ours = next((e for e in entries if e.budget == bits and e.contender == OURS), None)
+    fours = [e for e in entries if e.contender == UNIFORM and e.note.endswith("-4")]
+    if ours is None or not fours:
+        return None
+    best = max(fours, key=lambda e: label_of(final[e.recipe.hash]))
+    row = _row(best, final[best.recipe.hash], final[ours.recipe.hash])
+    return {"ours": bits, "ours_bytes": ours.bytes, "uniform": best.note, "uniform_bytes": best.bytes,
+            "ours_psnr": label_of(final[ours.recipe.hash]), "uniform_psnr": label_of(final[best.recipe.hash]),
+            "difference": row["difference"], "verdict": row["verdict"]}
+
+
+def judge(difference: Sequence[float]) -> str:
+    """Of (mean, low, high): significant where the interval leaves out 0."""
+    return BETTER if difference[1] > 0 else WORSE if difference[2] < 0 else EVEN
+
+
+def _best_of_each(entries: Sequence[Entry], final: Mapping[str, Result],
+                  judged: Mapping[str, Result]) -> dict[str, Entry]:
+    """Contender -> its one entry."""
+    by: dict[str, Callable[[Entry], float]] = {
+        UNIFORM: lambda e: label_of(final[e.recipe.hash]), RANDOM: lambda e: label_of(judged[e.recipe.hash]),
+    }
+    found: dict[str, Entry] = {}
+    for name in dict.fromkeys(e.contender for e in entries):
+        own = [e for e in entries if e.contender == name]
+        found[name] = max(own, key=by[name]) if name in by else own[0]
+    return found
+
+
+def _row(entry: Entry, theirs: Result, ours: Result) -> dict[str, Any]:
+    difference = difference_interval(ours.images[LABEL], theirs.images[LABEL])
+    metrics = {}
+    for name in SHOWN:
+        metric = theirs.metric(name)
+        if metric is not None:
+            metrics[name] = [metric.value, metric.low, metric.high]
+    return {"contender": entry.contender, "note": entry.note, "bytes": entry.bytes, "recipe": entry.recipe.hash,
+            "metrics": metrics, "difference": list(difference), "verdict": judge(difference)}
+
+
+def label_of(result: Result) -> float:
+    """The metric everything is compared by."""
+    metric = result.metric(LABEL)
+    assert metric is not None
+    return metric.value

@@ -1,0 +1,98 @@
+"""The damage model and the ridge against what was planted, and the controls against their own formulas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.analysis.controls import CONTROLS, fit_bits, fit_error, log_error
+from engine.analysis.damage import curved
+from engine.analysis.damage_fit import Prior, fit_member, fit_with
+from engine.analysis.planted import Truth, measure
+from engine.analysis.ranking import spearman, spearman_in_bins
+from engine.analysis.ridge import fit_additive, fit_ridge, one_hot
+from engine.analysis.trials import TrialTable, folds, subset, trial_table
+
+
+def test_the_curve_runs_from_logarithm_to_line() -> None:
+    log = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    at = {e: curved(log, torch.tensor(e, dtype=torch.float64)) for e in (0.0, 1e-7, 0.5, 1.0)}
+    torch.testing.assert_close(at[0.0], log)
+    torch.testing.assert_close(at[1e-7], log, atol=1e-5, rtol=0)
+    torch.testing.assert_close(at[0.5], 2 * (torch.exp(log / 2) - 1))
+    torch.testing.assert_close(at[1.0], torch.exp(log) - 1)
+    exponent = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda e: curved(log, e), (exponent,), eps=1e-5, atol=1e-4)
+
+
+def test_planted_damage_is_recovered(table: TrialTable, truth: Truth) -> None:
+    model = fit_with(table, Prior(noise=0.1))
+    column = table.subject.space.options.index(next(o for o in table.subject.space.options if str(o) == "uaq-3"))
+    names = table.subject.graph.choices
+    planted = np.array([truth.damage[n]["uaq-3"] for n in names])
+    assert spearman(model.damage[:, column], planted) > 0.85
+    assert (model.damage[:, -1] == 0).all()  # untouched
+    more = model.predict(np.full((1, len(names)), column)) < model.predict(np.full((1, len(names)), -1))
+    assert more.all()
+
+
+def test_it_ranks_unseen_recipes_better_than_every_control(table: TrialTable) -> None:
+    train, test = folds(len(table))[0]
+    part = subset(table, train)
+    error = {name: float(np.abs(fit(part, 0).predict(table.picks[test]) - table.target[test]).mean())
+             for name, fit in CONTROLS.items()}
+    ours = float(np.abs(fit_member(part).predict(table.picks[test]) - table.target[test]).mean())
+    assert ours < 0.8 * min(error.values())
+
+
+def test_a_price_of_bits_changes_nothing_but_the_price(truth: Truth, table: TrialTable) -> None:
+    trials = measure(truth, 60, 5)
+    plain, priced = (fit_member(trial_table(table.subject, trials, f)) for f in ("psnr", "psnr - 3*bits"))
+    picks = table.picks[:7]
+    gap = plain.predict(picks) - priced.predict(picks)
+    assert np.diff(gap) == pytest.approx(3 * np.diff(table.bits[:7]), abs=0.02)
+
+
+def test_damage_of_options_that_no_trial_held_follows_weight_error(table: TrialTable) -> None:
+    model = fit_with(table, Prior())
+    space = table.subject.space
+    seen = np.zeros(space.offered.shape, bool)
+    np.put_along_axis(seen, table.picks.T, True, 1)
+    for c, k in zip(*np.nonzero(space.offered & ~seen), strict=True):
+        known = np.flatnonzero(seen[c])
+        nearest = known[np.abs(np.log(space.errors[c, known] / max(space.errors[c, k], 1e-9))).argmin()]
+        if space.errors[c, k] > 0:
+            assert model.damage[c, k] == pytest.approx(
+                model.damage[c, nearest] * space.errors[c, k] / space.errors[c, nearest], rel=1.0)
+
+
+def test_ridge_is_least_squares_where_it_is_weak() -> None:
+    rng = np.random.default_rng(1)
+    picks = rng.integers(0, 3, size=(200, 5))
+    truth = rng.normal(size=(5, 3))
+    target = 2 + truth[np.arange(5), picks].sum(-1)
+    weights, offset, _ = fit_additive(picks, target, 3, strengths=np.array([1e-9]))
+    assert offset + weights[np.arange(5), picks].sum(-1) == pytest.approx(target, abs=1e-6)
+    x = one_hot(picks, 3)
+    strong = 7.0
+    weights, offset, _ = fit_additive(picks, target, 3, strengths=np.array([strong]))
+    z = x - x.mean(0)
+    primal = np.linalg.solve(z.T @ z + strong * np.eye(15), z.T @ (target - target.mean()))
+    assert weights.ravel() == pytest.approx(primal)
+
+
+def test_ridge_chooses_its_strength_by_what_was_held_back(table: TrialTable) -> None:
+    noise = np.random.default_rng(2).normal(size=len(table))
+    assert fit_ridge(replace(table, target=noise)).strength > fit_ridge(table).strength
+
+
+def test_controls_are_curves_over_one_number(table: TrialTable) -> None:
+    squares = replace(table, target=3 - (table.bits - 3.5) ** 2)
+    assert fit_bits(squares).predict(table.picks) == pytest.approx(squares.target)
+    column = log_error(table.subject.space, table.picks)
+    lines = replace(table, target=1 - 2 * column)
+    assert fit_error(lines).predict(table.picks) == pytest.approx(lines.target)
+    assert spearman_in_bins(fit_bits(table).predict(table.picks), table.target, table.bits)[1] >= 1

@@ -1,0 +1,159 @@
+"""A whole fit: the same folds for everyone, nothing tested that was learned from, and training itself."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.analysis.fitting import fit_predictor, fitted
+from engine.analysis.planted import Plan, Truth, measure, plant
+from engine.analysis.predictor import GnnMember, Kind, Predictor
+from engine.analysis.training import Epoch, Ranked, Training, frame_of, index_of, predict_network, train_network
+from engine.analysis.trials import Labelled, TrialTable, folds, subject_of, subset, trial_table
+from engine.core.errors import InputError
+
+SMALL = Training(epochs=3, hidden=8, batch=32, patience=3)
+
+
+def test_the_report_holds_every_kind_beside_the_three_controls(predictor: Predictor, table: TrialTable) -> None:
+    report = predictor.report
+    assert set(report.target) == {"average bits", "weight error", "ridge", "damage", "gnn", "guided", "blend"}
+    assert {q.trials for q in report.target.values()} == {len(table)} == {report.trials}
+    assert report.folds == 5
+    assert report.quality == {}  # the target has no term in bits
+    for hops in report.hops.values():
+        assert len(hops) == 6  # hops 0 to 4 and all parts together
+        assert all(-1 <= h <= 1 for h in hops)
+    assert set(report.hops) == {"gnn", "guided"}
+    assert predictor.kind == max((Kind(k) for k in report.target if k in tuple(Kind)),
+                                 key=lambda k: report.target[k].spearman_in_bins or 0)
+
+
+def test_it_beats_the_controls_within_bins(predictor: Predictor) -> None:
+    figures = predictor.report.target
+    best = figures[predictor.kind].spearman_in_bins
+    assert best is not None
+    assert best > 0.6
+    assert all(best > (figures[c].spearman_in_bins or 0) for c in ("average bits", "weight error", "ridge"))
+
+
+def test_networks_learn_from_the_graph(predictor: Predictor) -> None:
+    figures = predictor.report.target
+    assert figures["guided"].spearman > 0.9
+    assert figures["gnn"].spearman > 0.6
+
+
+def test_the_quality_part_is_reported_where_bits_have_a_price(truth: Truth) -> None:
+    trials = measure(truth, 40, 3)
+    table = trial_table(subject_of(truth.structure, truth.errors, trials), trials, "psnr - 3*bits")
+    found = fitted(fit_predictor(table, kinds=[Kind.DAMAGE]))
+    assert set(found.report.quality) == set(found.report.target) == {"average bits", "weight error", "ridge", "damage"}
+    assert found.report.hops == {}
+    # Average bits know all of the price and little of the quality.
+    assert found.report.quality["damage"].mae == pytest.approx(found.report.target["damage"].mae)
+
+
+def test_labels_of_a_test_fold_do_not_reach_its_prediction(table: TrialTable) -> None:
+    _, test = folds(len(table))[2]
+    changed = table.target.copy()
+    changed[test] += np.random.default_rng(0).normal(size=len(test))
+    one = fitted(fit_predictor(table, SMALL, [Kind.DAMAGE, Kind.GNN]))
+    two = fitted(fit_predictor(replace(table, target=changed), SMALL, [Kind.DAMAGE, Kind.GNN]))
+    for kind in (Kind.RIDGE, Kind.DAMAGE, Kind.GNN):
+        a, b = one.members[kind], two.members[kind]
+        assert a[2].predict(table.picks[test]) == pytest.approx(b[2].predict(table.picks[test]), abs=1e-6)
+        assert np.abs(a[0].predict(table.picks) - b[0].predict(table.picks)).max() > 1e-6
+
+
+def test_trials_that_are_always_learned_from_are_never_tested(table: TrialTable) -> None:
+    always = list(range(0, len(table), 3))
+    found = fitted(fit_predictor(table, SMALL, [Kind.DAMAGE, Kind.GNN], always=always))
+    assert found.report.trials == len(table) - len(always)
+    rest = np.setdiff1d(np.arange(len(table)), always)
+    without = fitted(fit_predictor(subset(table, rest), SMALL, [Kind.DAMAGE]))
+    assert found.report.target["damage"].mae < without.report.target["damage"].mae * 1.2
+    assert found.support.sum() == len(table) * table.picks.shape[1]
+
+
+def test_a_fit_says_how_far_it_is_and_can_be_repeated(table: TrialTable) -> None:
+    steps = list(fit_predictor(table, SMALL, [Kind.GNN]))
+    epochs = [s for s in steps if isinstance(s, Epoch)]
+    assert {e.fold for e in epochs} == set(range(5))
+    assert all(e.of == SMALL.epochs for e in epochs)
+    again = fitted(fit_predictor(table, SMALL, [Kind.GNN]))
+    first = steps[-1]
+    assert isinstance(first, Predictor)
+    assert (first.predict(table.picks, Kind.GNN).mean == again.predict(table.picks, Kind.GNN).mean).all()
+
+
+def test_training_returns_the_network_of_least_validation_error(table: TrialTable) -> None:
+    target = (table.target - table.target.mean()) / table.target.std()
+    fit, held = np.arange(0, 100), np.arange(100, 120)
+    settings = Training(epochs=6, hidden=8, batch=32, rate=0.02)
+    steps = train_network(table, target, fit, held, settings)
+    seen: list[Epoch] = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as end:
+            network = end.value
+            break
+    error = ((predict_network(network, frame_of(table.subject), index_of(table.subject, table.picks[held]))
+              - target[held]) ** 2).mean()
+    assert error == pytest.approx(min(e.validation for e in seen), rel=1e-5)
+    assert [e.best for e in seen] == [e.validation < min((p.validation for p in seen[:i]), default=np.inf)
+                                      for i, e in enumerate(seen)]
+
+
+def test_training_stops_when_nothing_gets_better(table: TrialTable) -> None:
+    rng = np.random.default_rng(0)
+    steps = train_network(table, rng.normal(size=len(table)), np.arange(0, 100), np.arange(100, 120),
+                          Training(epochs=60, hidden=8, batch=32, patience=2, rate=0.02))
+    assert len(list(steps)) < 60
+
+
+def test_hops_can_be_ranked_as_in_the_paper(table: TrialTable) -> None:
+    found = fitted(fit_predictor(table, replace(SMALL, ranked=Ranked.HOPS), [Kind.GNN]))
+    (member, *_) = found.networks()
+    assert member.trust.shape == (5,)
+
+
+def test_features_of_training_are_those_of_scoring(predictor: Predictor, table: TrialTable) -> None:
+    """The first hop of a recipe in training is, node by node, what single options are scored by."""
+    member = predictor.members[Kind.GUIDED][0]
+    assert isinstance(member, GnnMember)
+    frame, index = frame_of(member.subject), index_of(member.subject, table.picks[:5])
+    with torch.no_grad():
+        in_training = copy.deepcopy(member.network).eval().hops(frame.rows, index, frame.wires, 0)[0]
+        alone = member.network.encoder(torch.from_numpy(member.subject.table.rows).float())
+    for node, choice in enumerate(member.subject.graph.choice_of):
+        for t in range(5):
+            row = member.subject.table.row_of[node, table.picks[t, max(choice, 0)]]
+            assert torch.equal(in_training[node, t], alone[row])
+    # and the predictor's own subject differs from a guided member's by the damage columns alone
+    width = predictor.subject.table.rows.shape[1]
+    assert (member.subject.table.rows[:, :width] == predictor.subject.table.rows).all()
+    assert (member.subject.table.row_of == predictor.subject.table.row_of).all()
+
+
+def test_a_predictor_without_networks_says_so(truth: Truth) -> None:
+    trials = measure(truth, 20, 3)
+    table = trial_table(subject_of(truth.structure, truth.errors, trials), trials, "psnr")
+    found = fitted(fit_predictor(table, kinds=[]))
+    assert found.kind is Kind.RIDGE
+    with pytest.raises(InputError, match="holds no such networks"):
+        found.networks()
+
+
+def test_options_seldom_tried_are_unsupported() -> None:
+    truth = plant(Plan(blocks=2), 0)
+    trials = [Labelled({**t.options}, t.labels) for t in measure(truth, 24, 0)]
+    table = trial_table(subject_of(truth.structure, truth.errors, trials), trials, "psnr")
+    found = fitted(fit_predictor(table, kinds=[]))
+    strange = np.full((1, table.picks.shape[1]), -1)  # untouched, which no trial held
+    assert found.predict(strange).unsupported[0] == 1.0
+    assert found.predict(table.picks[:1]).unsupported[0] < 0.7
