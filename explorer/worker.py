@@ -7,9 +7,7 @@ single thread runs it. A job is a generator function; what it yields is handed t
 from __future__ import annotations
 
 import itertools
-import os
 import queue
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +16,6 @@ from typing import Any
 from engine.core.errors import Cancelled, EngineError
 
 _END = object()
-NICE = 4  # about 40 % of the share of what competes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,6 @@ class Worker:
             yield event
 
     def _loop(self) -> None:
-        _step_back()
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: bool(self._jobs))
@@ -119,13 +115,3 @@ class Worker:
             self._current.run()
             with self._condition:
                 self._current = None
-
-
-def _step_back() -> None:
-    """Let whoever draws the page go first: this thread, and those that torch starts from it, yield to others.
-
-    Generating takes every core, and a page that stutters while one drags is worse than a picture a little later.
-    Elsewhere than on Linux threads have no priority of their own.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
