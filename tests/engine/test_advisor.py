@@ -20,8 +20,6 @@ from engine.core.option import FP16, Option
 from engine.core.recipe import Recipe, model_ref, uniform
 from engine.core.sizes import bits_per_weight, full_bytes
 
-pytestmark = pytest.mark.slow  # in progress: some of these do not hold yet
-
 
 @pytest.fixture(scope="module")
 def truth() -> Truth:

@@ -16,8 +16,6 @@ from engine.analysis.training import Epoch, Ranked, Training, frame_of, index_of
 from engine.analysis.trials import Labelled, TrialTable, folds, subject_of, subset, trial_table
 from engine.core.errors import InputError
 
-pytestmark = pytest.mark.slow  # in progress: some of these do not hold yet
-
 SMALL = Training(epochs=3, hidden=8, batch=32, patience=3)
 
 

@@ -18,8 +18,6 @@ from engine.analysis.trials import TrialTable
 from engine.core.errors import StudyError
 from engine.core.option import FP16
 
-pytestmark = pytest.mark.slow  # in progress: some of these do not hold yet
-
 
 @pytest.fixture
 def stem(predictor: Predictor, tmp_path: Path) -> Path:

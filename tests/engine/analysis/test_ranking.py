@@ -8,8 +8,6 @@ from scipy.stats import kendalltau, spearmanr
 
 from engine.analysis.ranking import kendall, ndcg, quality, relevance, spearman, spearman_in_bins
 
-pytestmark = pytest.mark.slow  # in progress: some of these do not hold yet
-
 RNG = np.random.default_rng(0)
 
 

@@ -16,8 +16,6 @@ from engine.analysis.training import frame_of, index_of
 from engine.analysis.trials import TrialTable
 from engine.core.option import Option
 
-pytestmark = pytest.mark.slow  # in progress: some of these do not hold yet
-
 FOUR = (Option("uaq", 3), Option("uaq", 4))
 
 
