@@ -58,11 +58,14 @@ def _predictor(found: Mapping[str, Any]) -> str:
         lines.append(f"Spearman of `{kind}`'s embedding norms, hops 0 to {len(hops) - 2}: "
                      + ", ".join(f"{h:.3f}" for h in hops[:-1]) + f"; of all blocks together {hops[-1]:.3f}.")
     figures = report["quality"] or report["target"]
+    if "anchored" in figures:
+        lines.append("`measured alone` adds up what every layer did when it alone was quantized; `anchored` starts "
+                     "there and is corrected by the trials; all others know nothing but the trials.")
     best, controls = figures[found["kind"]], [figures[c]["spearman_in_bins"] for c in CONTROLS if c in figures]
     if best["spearman_in_bins"] is not None:
         lines.append(_goal("Spearman within 0.1-bit bins", best["spearman_in_bins"], GOALS["in_bins"]))
         above = all(c is None or best["spearman_in_bins"] > c for c in controls)
-        lines.append(f"Above all controls there: {'yes' if above else '**no**'}.")
+        lines.append(f"Above {', '.join(CONTROLS)} there: {'yes' if above else '**no**'}.")
         lines.append(_network_sentence(figures))
     return "\n\n".join(lines)
 
@@ -103,7 +106,7 @@ def _agreement(found: Mapping[str, Any]) -> str:
     if not found["agreement"]:
         return ""
     lines = ["### Agreement with measured damage\n\nSpearman between a score and the damage measured by quantizing one "
-             "layer or block alone."]
+             "layer or block alone. Scores that started from these measurements are left out."]
     for group in found["agreement"]:
         ranked = sorted(group["rows"], key=lambda r: -r["spearman"])
         rows = [(r["name"], f"{r['spearman']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", r["n"]) for r in ranked]

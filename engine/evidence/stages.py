@@ -32,7 +32,7 @@ EPOCHS_SHOWN = 10
 
 
 def prove(db: Path, places: Places, scale: Scale | None = None, *, formula: str = DEFAULT_FORMULA, source: str = "",
-          device: str = "cpu") -> Iterator[Progress | Found]:
+          device: str = "cpu", trials: int | None = None) -> Iterator[Progress | Found]:
     """Progress records, then the evidence as plain values, which is also written to `kept`.
 
     Args:
@@ -42,12 +42,13 @@ def prove(db: Path, places: Places, scale: Scale | None = None, *, formula: str 
         formula: the target of the predictor.
         source: where the study's model lies; "" = the name it was measured under.
         device: of the model.
+        trials: only the first so many of the study; None = all that are there.
 
     Raises:
         StudyError, InputError: the study, its model or a kept file cannot be used; one sentence.
     """
     scale = scale or Scale()
-    studied = read_studied(db, formula, model=source)
+    studied = read_studied(db, formula, model=source, trials=trials)
     found: Found = {"version": VERSION, "model": studied.structure.model, "identity": studied.structure.identity,
                     "study": summary(db), "formula": formula, "digest": studied.digest, "scale": to_json(scale)}
     predictor, scores = yield from _learned(studied, places, scale)
