@@ -21,7 +21,7 @@ from engine.analysis.lbfgs import minimise
 from engine.analysis.trials import Floats, Ints, Subject, TrialTable, folds, subset
 
 STEPS = 150
-INNER_STEPS = 60
+INNER_STEPS = 40
 INNER_FOLDS = 3
 
 
