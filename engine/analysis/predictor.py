@@ -18,6 +18,7 @@ from engine.analysis.trials import Floats, Ints, Member, Subject
 from engine.core.errors import InputError
 from engine.core.option import Option
 
+NEARLY = 0.02  # rank correlation within bins
 LEAST_SUPPORT = 5  # trials that must hold an option of a layer before it counts as seen
 
 
@@ -147,10 +148,15 @@ class Predictor:
 
     @property
     def learned(self) -> Kind:
-        """The best kind that knows nothing but the trials: what may be compared with layers measured alone."""
+        """The best kind that knows nothing but the trials: what is explained, and may be compared with layers measured
+        alone. Damage models are asked for free, so another kind has to be better by more than `NEARLY`."""
         figures = self.report.target
         known = [k for k in Kind if k is not Kind.ANCHORED and k in figures and k in self.noise]
-        return max(known, key=lambda k: (figures[k].spearman_in_bins or 0.0, -figures[k].mae))
+        best = max(known, key=lambda k: (figures[k].spearman_in_bins or 0.0, -figures[k].mae))
+        if Kind.DAMAGE not in known:
+            return best
+        gain = (figures[best].spearman_in_bins or 0.0) - (figures[Kind.DAMAGE].spearman_in_bins or 0.0)
+        return best if gain > NEARLY else Kind.DAMAGE
 
     def networks(self, kind: Kind | None = None) -> list[GnnMember]:
         """The networks of a kind; by default the guided ones, else the plain ones.

@@ -76,7 +76,7 @@ def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(studied: tuple[Path,
         assert f"### {heading}" in text
     assert "| **ours** |" in text and "`measured alone` adds up" in text and "Never significantly worse" in text
     contest = found["contest"]
-    assert {b["group"] for b in contest["budgets"]} >= {"equal", "bits"}
+    assert {b["group"] for b in contest["budgets"]} == {"equal", "bits"}  # so small a model has no recipe below 3.1
     for budget in contest["budgets"]:
         names = {r["contender"] for r in budget["rows"]}
         assert {"ours", "uniform", "best of random", "size-only", "weight-error", "measured-greedy"} <= names
