@@ -28,13 +28,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     weights = built = 0
     with opened_store(args.model, args.store) as store:
         todo = requests(store, wanted)
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         for record in shown(build(store, todo), len(todo), "quantizing", "layer"):
             weights += record.weights
             built += record.options
-        seconds = time.perf_counter() - start
+        seconds, processor = time.perf_counter() - start, time.process_time() - processor
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     result = {"store": str(args.store), "layers": len(todo), "options_built": built, "weights": weights,
-              "seconds": seconds, "weights_per_second": weights / seconds if weights else 0.0, "peak_bytes": peak}
+              "seconds": seconds, "processor_seconds": processor, "peak_bytes": peak,
+              "weights_per_second": weights / seconds if weights else 0.0}
     return result, (f"{built} layer options in {seconds:.1f} s, {result['weights_per_second']:,.0f} weights/s, "
                     f"peak memory {peak / 1e6:,.0f} MB, store {args.store}")
