@@ -19,6 +19,7 @@ from torch import nn
 from engine.core.errors import ModelError
 from engine.models.accepted import check_channels, check_pipeline_class, is_denoiser_class
 from engine.models.checkpoint import Checkpoint, read_component
+from engine.models.memory import ran_out
 from engine.models.quiet import quiet
 from engine.models.sources import Source, component_config, read_index, resolve
 
@@ -233,10 +234,10 @@ def _explained(name: str) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, NotImplementedError,
             SafetensorError) as failure:
+        if ran_out(failure):
+            raise
         raise ModelError(f"{name} cannot be opened as a diffusion pipeline ({_first_line(failure)}); check that the "
                          f"download is whole, or open another model.") from failure
 
