@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from engine.core.errors import EngineError
 from engine.core.graph import Structure
 from engine.core.option import Option
+from engine.core.placement import PLAIN, Placement
 from engine.core.recipe import uniform_bits
 from engine.core.record import Scores
 from explorer.backend import Backend, LiveBackend, StructureBackend
@@ -45,7 +46,7 @@ class Context:
     """Shared by all sessions of one server."""
 
     bound: Binding
-    device: str = "cpu"
+    placement: Placement = PLAIN
     worker: Worker = field(default_factory=Worker)
     _models: OrderedDict[str, OpenModel] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,7 +82,7 @@ class Context:
         why = why_no_pictures(name)
         if why:
             return StructureBackend(structure, scores, why)
-        return LiveBackend(name, structure, scores, self.device)
+        return LiveBackend(name, structure, scores, self.placement)
 
 
 def why_no_pictures(name: str) -> str:
