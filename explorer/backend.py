@@ -19,8 +19,9 @@ from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
 from engine.core.placement import PLAIN, Placement
-from engine.core.recipe import Recipe, model_ref
+from engine.core.recipe import Recipe
 from engine.core.record import Metric, Scores
+from explorer.choices import choices_of, recipe_of
 from explorer.state import Settings
 
 CACHED_PICTURES = 96
@@ -208,12 +209,14 @@ class LiveBackend:
                     pixels[name] = region.cut(event.pictures[0].pixels)
         before = squared_error(pixels["full"], pixels["now"])
         layers = {layer.name: layer.choice for layer in self.structure.layers}
-        blocks = [b for b in self.structure.level("block") if any(options[layers[n]] != FP16 for n in b.layers)]
+        now = choices_of(options)
+        touched = {n for n, o in now.items() if o != FP16} | set(now.activations)
+        blocks = [b for b in self.structure.level("block") if any(layers[n] in touched for n in b.layers)]
         found, start = [], time.perf_counter()
         for done, block in enumerate(blocks):
             left = (time.perf_counter() - start) / done * (len(blocks) - done) if done else None
             yield Progress(f"Restoring {block.label}", done, len(blocks), left)
-            restored = {**options, **{layers[n]: FP16 for n in block.layers}}
+            restored = now.untouched(layers[n] for n in block.layers)
             for event in self.make(restored, one, cancel):
                 if isinstance(event, Made):
                     after = squared_error(pixels["full"], region.cut(event.pictures[0].pixels))
@@ -222,7 +225,7 @@ class LiveBackend:
 
     def recipe(self, options: Mapping[str, Option]) -> Recipe:
         """The options as a recipe of this model."""
-        return Recipe(model_ref(self.structure), dict(options))
+        return recipe_of(self.structure, options)
 
     def _applying(self, recipe: Recipe, cancel: threading.Event) -> Iterator[Progress]:
         from engine.live.apply import apply
@@ -233,7 +236,7 @@ class LiveBackend:
     def _generating(self, settings: Settings, cancel: threading.Event, options: Mapping[str, Option]) -> Any:
         from engine.live.generate import Picture, generate
 
-        full = all(option == FP16 for option in options.values())
+        full = all(option == FP16 for option in options.values()) and not choices_of(options).activations
         doing = "Full precision" if full else "Quantized"
         pictures = []
         for event in generate(self._model, request_of(settings), cancel=cancel, record_latents=True):

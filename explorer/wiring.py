@@ -20,6 +20,7 @@ from engine.core.errors import Cancelled, EngineError
 from explorer.backend import Facts
 from explorer.blockpanel import block_view
 from explorer.context import sentence
+from explorer.deciding import Deciding
 from explorer.graphview.card import view_value
 from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
@@ -225,10 +226,13 @@ class Wiring:
         p, v, h = self.parts, self.parts.views, self.handlers
         # First, so that it outlives every other event of the page.
         page.load(self.present, None, None, **QUIET)
+        changed: list[Any] = []
+        switched: list[Any] = []
         arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
         for event in (page.load(self.arriving(), arrival, opened, **QUIET),
                       p.header.model.input(self.arriving("chosen"), arrival, opened, **QUIET)):
             shown = event.then(self.shown_again, p.state, p.graph, **QUIET)
+            switched.append(shown)
             loaded = shown.then(self.loading, p.state, v.pane, **QUIET)
             offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **QUIET)
             offered.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
@@ -248,6 +252,8 @@ class Wiring:
         ):
             painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **QUIET)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
+            changed.append(painted)
+        Deciding(self).connect(changed, switched[1:], QUIET)
         self._connect_pictures()
         self._connect_export()
         self._connect_browser(page)

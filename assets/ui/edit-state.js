@@ -166,6 +166,15 @@
       if (changed) this.publish("release");
       return changed;
     }
+    // A gesture whose outcome Python works out: what it left on the page stays until the answer is here.
+    settle() {
+      if (!this.base) return;
+      this.rev = Math.max(this.rev, (this.held && this.held.rev) || 0);
+      this.base = null;
+      this.held = null;
+      this.totalsBefore = null;
+      this.emit("options");
+    }
     abandon() {
       if (this.base) {
         this.options = this.base;

@@ -133,7 +133,7 @@ def _from_gradients(predictor: Predictor, recipe: Ints, reference: Ints, method:
     by_node = harm.sum(1)
     layers = {name: float(by_node[graph.choice_of == c].sum()) for c, name in enumerate(graph.choices)}
     features = {name: float(harm[:, a:b].sum()) for name, (a, b) in groups.items()}
-    each = np.array([m.predict(np.stack([recipe, reference])) for m in members]).mean(0)
+    each = np.array([m.quality(np.stack([recipe, reference])) for m in members]).mean(0)
     nodes = dict(zip(graph.node_ids, map(float, by_node), strict=True))
     return Attribution(method, layers, nodes, features, float(each[1] - each[0]))
 

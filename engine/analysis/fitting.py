@@ -10,7 +10,7 @@ import torch
 
 from engine.analysis.additive import distil
 from engine.analysis.controls import CONTROLS
-from engine.analysis.damage_fit import fit_member
+from engine.analysis.damage_fit import Prior, choose_prior, fit_member
 from engine.analysis.features import with_damage
 from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.ranking import spearman
@@ -62,12 +62,14 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
     for number, (train, test) in enumerate(splits):
         part = subset(table, train)
         found = {name: fit(part, number) for name, fit in CONTROLS.items()}
+        prior = choose_prior(part, number) if {Kind.DAMAGE, Kind.GUIDED} & set(wanted) else None
         if Kind.DAMAGE in wanted:
-            found[Kind.DAMAGE] = fit_member(part, number)
+            found[Kind.DAMAGE] = fit_member(part, number, prior)
         yield Fold(number + 1, FOLDS)
         for kind in NETWORKS:
             if kind in wanted:
-                member = yield from fit_network(table, train, training, number, guided=kind is Kind.GUIDED)
+                told = prior if kind is Kind.GUIDED else None
+                member = yield from fit_network(table, train, training, number, told)
                 found[kind] = member
                 hops.setdefault(str(kind), []).append(_hop_spearman(member, table, test))
         for name, model in found.items():
@@ -101,16 +103,29 @@ def fitted(steps: Iterator[Fold | Epoch | Predictor]) -> Predictor:
     raise AssertionError("a fit ends with its predictor")
 
 
-def fit_network(table: TrialTable, train: Ints, training: Training, number: int, *,
-                guided: bool) -> Generator[Epoch, None, GnnMember]:
-    """One fold's network from the trials `train`, stopped early on a part of them; guided = told additive damages."""
+def fit_network(table: TrialTable, train: Ints, training: Training, number: int,
+                prior: Prior | None = None) -> Generator[Epoch, None, GnnMember]:
+    """One fold's network from the trials `train`, stopped early on a part of them.
+
+    Args:
+        table: all trials.
+        train: indices to learn from.
+        training: settings.
+        number: of the fold.
+        prior: with one, the network is told the additive damages fitted under it (to what it learns from, not to what
+            it is stopped on) and begins as their model; None = it is not.
+    """
     fit, held = hold_back(train, number)
-    damage = fit_member(subset(table, fit), number).model.damage if guided else None
-    if damage is not None:
+    quality = table.target if table.quality is None else table.quality
+    centre, spread = float(quality[train].mean()), float(quality[train].std()) or 1.0
+    damage, curve = None, ()
+    if prior is not None:
+        model = fit_member(subset(table, fit), number, prior).model
+        offset, slope, exponent = (float(x) for x in model.curve)
+        damage, curve = model.damage, ((offset - centre) / spread, slope / spread, exponent)
         told = with_damage(table.subject.table, table.subject.graph, damage)
         table = replace(table, subject=replace(table.subject, table=told))
-    centre, spread = float(table.target[train].mean()), float(table.target[train].std())
-    network = yield from train_network(table, (table.target - centre) / spread, fit, held, training, number)
+    network = yield from train_network(table, (quality - centre) / spread, fit, held, training, number, curve)
     frame = frame_of(table.subject)
     norms = hop_norms(network, frame, index_of(table.subject, table.picks[held]))
     trust = np.array([max(0.0, spearman(n, table.target[held])) for n in norms])
@@ -118,7 +133,7 @@ def fit_network(table: TrialTable, train: Ints, training: Training, number: int,
         trust[1:] = trust[-1]
     sample = index_of(table.subject, table.picks[fit[:MOMENT_RECIPES]])
     moments = _moments(network, frame, sample)
-    return GnnMember(network, table.subject, damage, centre, spread, moments, trust[:-1])
+    return GnnMember(network, table.subject, damage, centre, spread, moments, trust[:-1], table.term)
 
 
 @torch.no_grad()

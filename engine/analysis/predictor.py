@@ -25,7 +25,8 @@ class Kind(StrEnum):
     """What a member is.
 
     RIDGE: one-hot options. DAMAGE: damage that adds up. GNN: the network on the graph (Qua2SeDiMo). GUIDED: the same
-    network, told the additive damage of every option as one more node feature. BLEND: damage and the better network.
+    network, told the additive damage of every option as one more node feature, and added to the model of these.
+    BLEND: damage and the better network.
     """
 
     RIDGE = "ridge"
@@ -43,10 +44,12 @@ class GnnMember:
         network: in evaluation mode, on the CPU.
         subject: the model it reads, with the features it was trained on.
         damage: [C, K] the damages among those features; None where it has none.
-        centre, spread: of the target it was standardised with.
+        centre, spread: of the quality it was standardised with.
         moments: [hops, 2] mean and deviation, over the training recipes, of the node norms pooled at each hop.
         trust: [hops] weight of each hop's scores: rank correlation, on the validation part, of the norm that was
             ranked (the hop's own, or that of all parts), at least 0.
+        term: the target's term in bits, which is known exactly; None where bits and metrics are entangled, so that the
+            network predicts the whole target.
     """
 
     network: Network
@@ -56,11 +59,17 @@ class GnnMember:
     spread: float
     moments: Floats
     trust: Floats
+    term: BitsTerm | None
+
+    def quality(self, picks: Ints) -> Floats:
+        """[T] targets of recipes [T, C] without the term in bits."""
+        index = index_of(self.subject, picks)
+        return self.centre + self.spread * predict_network(self.network, frame_of(self.subject), index)
 
     def predict(self, picks: Ints) -> Floats:
         """[T] targets of recipes [T, C]."""
-        index = index_of(self.subject, picks)
-        return self.centre + self.spread * predict_network(self.network, frame_of(self.subject), index)
+        found = self.quality(picks)
+        return found if self.term is None else found + self.term.at(stored_bits_of(self.subject.space, picks))
 
 
 @dataclass(frozen=True, slots=True)

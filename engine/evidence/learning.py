@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.analysis.controls import CONTROLS
-from engine.analysis.damage_fit import fit_member
+from engine.analysis.damage_fit import choose_prior, fit_member
 from engine.analysis.fitting import fit_network
 from engine.analysis.predictor import Kind
 from engine.analysis.ranking import Quality, quality
@@ -65,11 +65,12 @@ def _members(table: TrialTable, train: Ints, training: Training, number: int, ki
              size: int) -> Generator[Progress, None, dict[str, Member]]:
     part = subset(table, train)
     members: dict[str, Member] = {name: fit(part, number) for name, fit in CONTROLS.items()}
+    prior = choose_prior(part, number) if {Kind.DAMAGE, Kind.GUIDED} & set(kinds) else None
     if Kind.DAMAGE in kinds:
-        members[str(Kind.DAMAGE)] = fit_member(part, number)
+        members[str(Kind.DAMAGE)] = fit_member(part, number, prior)
     for kind in (Kind.GNN, Kind.GUIDED):
         if kind in kinds:
-            steps = fit_network(table, train, training, number, guided=kind is Kind.GUIDED)
+            steps = fit_network(table, train, training, number, prior if kind is Kind.GUIDED else None)
             while True:
                 try:
                     epoch: Epoch = next(steps)

@@ -9,7 +9,8 @@ import gradio as gr
 from engine.core.option import FP16
 from engine.core.presets import RULES, uniform_presets
 from explorer.graphview.components import ComparePane, ImageGrid, LayerEditor
-from explorer.panels import export
+from explorer.panels import decide, export
+from explorer.panels.decide import DecidePanel
 from explorer.panels.export import ExportPanel
 
 GRID_PRESETS = [(p.title, p.name) for p in (*uniform_presets(), *RULES) if p.name != str(FP16)]
@@ -38,6 +39,7 @@ class ViewsPanel:
     pins: gr.Markdown
     difference: gr.Dataframe
     export: ExportPanel
+    decide: DecidePanel
 
 
 def build() -> ViewsPanel:
@@ -60,6 +62,7 @@ def build() -> ViewsPanel:
             LayerEditor(elem_id="layers")
             options_chart = gr.Plot(show_label=False, elem_id="options-chart", visible=False)
             histogram = gr.Plot(show_label=False, elem_id="histogram", visible=False)
+        deciding = decide.build()
         with gr.Tab("History", id="history-tab"):
             with gr.Row():
                 pin_a = gr.Button("Pin this recipe as A", size="sm", elem_id="pin-a")
@@ -70,4 +73,4 @@ def build() -> ViewsPanel:
             history = gr.Radio([], label="Versions, newest first", elem_id="history")
         shipping = export.build()
     return ViewsPanel(tabs, against, pane, restore, grid, grid_columns, grid_prompts, grid_make, block_title,
-                      options_chart, histogram, history, pin_a, pin_b, pins, difference, shipping)
+                      options_chart, histogram, history, pin_a, pin_b, pins, difference, shipping, deciding)
