@@ -36,8 +36,8 @@ class Footprint:
         """Every part with its size, the sum, and the smallest card that holds it."""
         parts = "".join(f" + {c.name} {_gb(c.bytes)}" for c in self.components)
         card = f"fits {self.card_gb} GB" if self.card_gb else f"fits no card of {CARDS_GB[-1]} GB"
-        return (f"Whole pipeline: denoiser {_gb(self.denoiser)}{parts}, together {_gb(self.total)}; {card}, activations not "
-                f"counted.")
+        return (f"Whole pipeline: denoiser {_gb(self.denoiser)}{parts}, together {_gb(self.total)}; {card}, "
+                f"activations not counted.")
 
 
 def full_footprint(structure: Structure) -> Footprint:
