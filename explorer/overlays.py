@@ -18,7 +18,8 @@ TITLES: dict[str, tuple[str, str]] = {
     "measured-uaq4": ("Measured damage around 4 bits", "added image error when it alone leaves uniform 4"),
     "measured-latent": ("Measured damage in latents", "latent error when it alone is quantized"),
     "measured-uaq4-latent": ("Latent damage around 4 bits", "added latent error when it alone leaves uniform 4"),
-    "orthogonality": ("Orthogonality (MPQ-Diff)", "share of the model's independence it carries"),
+    "orthogonality": ("Orthogonality (MPQ-Diff)", "importance (theta) times weight error"),
+    "orthogonality-linear": ("Importance, linear (MPQ-Diff)", "importance times the bits saved, as published"),
     "outliers": ("Activation outliers (DMQ)", "spread of its inputs over channels"),
     "weight-error": ("Weight error", "relative squared error of the weights"),
 }
