@@ -68,21 +68,46 @@ class Context:
     def _open(self, name: str) -> OpenModel:
         from engine.models.structure import read_structure
         from engine.providers.files import find_scores
-        from engine.providers.table import damage_table
-        from explorer.graphview.card import graph_text
 
         structure = read_structure(name)
         scores = find_scores(structure)
-        damage = damage_table(structure, scores)
-        return OpenModel(self._backend(name, structure, scores), overlay_names(scores),
-                         graph_text(structure, damage.values, scaled=damage.scaled),
+        return OpenModel(self._backend(name, structure, scores), overlay_names(scores), graph_of(structure, scores),
                          tuple(x.name for x in structure.choices))
+
+    def refreshed(self, name: str) -> OpenModel:
+        """The same model after scores, input errors or tables of it were written: overlays and graph follow.
+
+        Raises:
+            ModelError: it cannot be opened any more.
+        """
+        from engine.providers.files import find_scores
+
+        model = self.model(name)
+        scores = find_scores(model.structure)
+        with self._lock:
+            model.backend.scores = scores
+            model.overlays, model.graph = overlay_names(scores), graph_of(model.structure, scores)
+        return model
 
     def _backend(self, name: str, structure: Structure, scores: Mapping[str, Scores]) -> Backend:
         why = why_no_pictures(name)
         if why:
             return StructureBackend(structure, scores, why)
         return LiveBackend(name, structure, scores, self.placement)
+
+
+def graph_of(structure: Structure, scores: Mapping[str, Scores]) -> str:
+    """The graph's data with what is known of damages and of layer inputs."""
+    from engine.calibrate.activation_files import find_activation_errors
+    from engine.live.tableheads import find_heads
+    from engine.providers.table import damage_table
+    from explorer.graphview.card import graph_text
+    from explorer.inputs import inputs_data
+
+    damage = damage_table(structure, scores)
+    inputs = inputs_data(structure, find_heads(structure), find_activation_errors(structure), damage.values,
+                         scores.get("weight-error"))
+    return graph_text(structure, damage.values, scaled=damage.scaled, inputs=inputs)
 
 
 def why_no_pictures(name: str) -> str:

@@ -18,6 +18,10 @@
     const size = figure("stored", "Bytes of the quantizable layers as stored, 1 MB = 1,000,000 bytes");
     const part = figure("of full", "Share of the full-precision bytes of the same layers");
     const psnr = figure("predicted", "Predicted PSNR against full precision: each layer's damage from a table, added up");
+    const bops = figure(
+      "BOPs",
+      "Bit operations of one denoiser call for one picture: multiply-adds x weight bits x input bits, nominal; attention products are left out",
+    );
     const node = el(
       "div",
       { class: "qs-totals", role: "status", "aria-live": "off" },
@@ -25,6 +29,7 @@
       size.node,
       part.node,
       psnr.node,
+      bops.node,
     );
 
     const change = (now, before, digits, unit = "") => {
@@ -43,7 +48,7 @@
     };
     function paint() {
       if (!store.graph) return;
-      const now = QS.totals(store.graph, store.options),
+      const now = store.totals(),
         before = store.totalsBefore || {};
       store.figures = now;
       const big = now.bytes >= 1e9;
@@ -54,6 +59,12 @@
       psnr.node.hidden = now.psnr === null;
       if (now.psnr !== null)
         say(psnr, now.psnr === Infinity ? "exact" : `≈ ${now.psnr.toFixed(1)} dB`, change(now.psnr, before.psnr, 1));
+      psnr.node.querySelector("span").textContent = now.weights_alone ? "predicted, weights alone" : "predicted";
+      bops.node.hidden = !now.inputs || now.operations === null;
+      if (!bops.node.hidden) {
+        say(bops, QS.bigNumber(now.operations).trim(), change(now.operations_percent, before.operations_percent, 1, " %"));
+        bops.node.querySelector("span").textContent = `BOPs, ${now.operations_percent.toFixed(1)} %`;
+      }
       psnr.node.classList.toggle("scaled", now.scaled > 0);
     }
     store.on("options value graph", QS.framed(paint));
