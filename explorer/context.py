@@ -67,21 +67,41 @@ class Context:
     def _open(self, name: str) -> OpenModel:
         from engine.models.structure import read_structure
         from engine.providers.files import find_scores
-        from engine.providers.table import damage_table
-        from explorer.graphview.card import graph_text
 
         structure = read_structure(name)
-        scores = find_scores(structure)
-        damage = damage_table(structure, scores)
-        return OpenModel(self._backend(name, structure, scores), overlay_names(scores),
-                         graph_text(structure, damage.values, scaled=damage.scaled),
-                         tuple(x.name for x in structure.choices))
+        return opened_with(self._backend(name, structure, find_scores(structure)))
+
+    def refresh(self, name: str) -> OpenModel:
+        """Read the scores of an open model again, after a predictor was fitted; weights and pictures stay.
+
+        Raises:
+            ModelError: it cannot be opened.
+        """
+        from engine.providers.files import find_scores
+
+        model = self.model(name)
+        with self._lock:
+            model.backend.scores = find_scores(model.structure)
+            self._models[name] = opened_with(model.backend)
+            return self._models[name]
 
     def _backend(self, name: str, structure: Structure, scores: Mapping[str, Scores]) -> Backend:
         why = why_no_pictures(name)
         if why:
             return StructureBackend(structure, scores, why)
         return LiveBackend(name, structure, scores, self.device)
+
+
+def opened_with(backend: Backend) -> OpenModel:
+    """The parts of the page that follow from a backend's structure and scores."""
+    from explorer.gauge import page_table
+    from explorer.graphview.card import graph_text
+
+    structure, scores = backend.structure, backend.scores
+    table, gauge = page_table(structure, scores)
+    return OpenModel(backend, overlay_names(scores),
+                     graph_text(structure, table.values, scaled=table.scaled, gauge=gauge.as_data()),
+                     tuple(x.name for x in structure.choices))
 
 
 def why_no_pictures(name: str) -> str:

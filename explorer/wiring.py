@@ -253,7 +253,7 @@ class Wiring:
             painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **QUIET)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
             changed.append(painted)
-        Deciding(self).connect(changed, switched[1:], QUIET)
+        Deciding(self).connect(changed, switched, QUIET)
         self._connect_pictures()
         self._connect_export()
         self._connect_browser(page)

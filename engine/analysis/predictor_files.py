@@ -148,7 +148,7 @@ def _damage_arrays(model: DamageModel) -> dict[str, Array]:
 
 
 def _damage_model(found: Mapping[str, Array]) -> DamageModel:
-    return DamageModel(found["damage"], found["curve"], float(found["noise"]))
+    return DamageModel(found["damage"], found["curve"], float(found["noise"].item()))
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
