@@ -29,6 +29,7 @@ from explorer.panels.header import HeaderPanel
 from explorer.panels.prompt import PromptPanel, settings_from
 from explorer.panels.views import GRID_PRESETS, ViewsPanel
 from explorer.state import ViewState
+from explorer.studying import Studying
 
 Update = dict[Any, Any]
 HISTORY_SHOWN = 40
@@ -254,6 +255,7 @@ class Wiring:
             painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
             changed.append(painted)
         Deciding(self).connect(changed, switched, QUIET)
+        Studying(self).connect(switched, QUIET)
         self._connect_pictures()
         self._connect_export()
         self._connect_browser(page)
