@@ -131,7 +131,7 @@ class Job:
             return "Stopping"
         event = self.progress.get("event", "loading")
         if event == "loading":
-            return "Loading the model" if self.kind == "study" else "Reading the study"
+            return "Loading the model and quantizing its layers" if self.kind == "study" else "Reading the study"
         if event == "scoring":
             return "Scoring layers and blocks"
         return "Measuring" if self.kind == "study" else "Fitting"

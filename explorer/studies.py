@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ class StudyView:
         images, steps: per trial.
         trials, waiting, failed: how many.
         presets: preset -> finished trials.
+        planned: how many trials of a preset there shall be, finished or not.
         metrics: what was measured -> whether higher is better.
         reliability: of one label, in words; "" while there is too little to say.
         errors: sentences of failed trials, each once.
@@ -135,6 +137,7 @@ class StudyView:
     waiting: int
     failed: int
     presets: Mapping[str, int]
+    planned: int
     metrics: Mapping[str, bool]
     reliability: str
     errors: tuple[str, ...]
@@ -177,6 +180,7 @@ def _view(path: str, metric: str, _stamp: tuple[int, int]) -> tuple[StudyView, s
         errors = tuple(dict.fromkeys(t.error for t in every if t.error))
         view = StudyView(Path(path), protocol.images, protocol.steps, counts[State.DONE],
                          counts[State.WAITING] + counts[State.RUNNING], counts[State.FAILED], presets,
+                         max(Counter(t.preset for t in every).values(), default=0),
                          directions, said, errors[:5], _trials(path, _stamp))
     return view, protocol.identity, protocol.model
 

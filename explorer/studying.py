@@ -102,8 +102,7 @@ class Studying:
             view = None
         if view is None:
             return {p.trials: DEFAULT_TRIALS, p.images: gr.update(value=DEFAULT_IMAGES, interactive=True)}
-        planned = max(view.presets.values(), default=0)
-        return {p.trials: max(DEFAULT_TRIALS, planned + (0 if view.waiting else DEFAULT_TRIALS)),
+        return {p.trials: view.planned + (0 if view.waiting else DEFAULT_TRIALS),
                 p.images: gr.update(value=view.images, interactive=False)}
 
     def _emptied(self, text: str) -> Update:
