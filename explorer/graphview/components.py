@@ -27,7 +27,8 @@ SCRIPTS = (
     "dom.js", "ramps.js", "bits.js", "inputs.js", "edit-state.js", "keys.js", "help.js", "totals.js", "metrics.js",
     "graph-layout.js", "graph-routes.js", "graph-draw.js", "graph-input.js", "graph-tips.js", "graph-tools.js",
     "graph-keys.js", "legend.js", "option-select.js", "table.js", "layers.js", "graph.js", "mixer.js", "inputs-row.js",
-    "heat.js", "compare-view.js", "compare.js", "grid.js", "path.js", "decide.js", "page.js",
+    "heat.js", "compare-view.js", "compare.js", "grid.js", "path.js", "decide.js", "jobbar.js",
+    "page.js",
 )  # fmt: skip
 TEMPLATE = '<div class="qs-root"></div>'
 
@@ -220,3 +221,13 @@ class BudgetPane(_Json):
 
     def __init__(self, *, plan: str = "", group: str = "main", **props: Any) -> None:
         super().__init__(None, plan=plan, group=group, **props)
+
+
+class JobBar(_Json):
+    """Where long work stands: words, a bar with the time left, and a button that cancels it.
+
+    value: {running, text, done, total, left: text, error: text|None, said: text|None, rev}.
+    events: `cancel`; `done` (it was running when last seen, and is no longer).
+    """
+
+    MOUNT = "/* 'cancel' 'done' */ QS.mountJobBar(element, {props, trigger, watch});"
