@@ -32,7 +32,7 @@ class Ran:
         output: its standard output.
         seconds: from start to end.
         processor_seconds: of all its threads.
-        peak_bytes: resident memory at its peak, mapped files included.
+        peak_bytes: resident memory at its peak, mapped files included, as last sampled.
         own_bytes: anonymous memory at its peak, as sampled; 0 where the system does not say.
     """
 
@@ -69,13 +69,14 @@ def run_process(command: Sequence[str], *, environment: dict[str, str] | None = 
         start = time.perf_counter()
         process = subprocess.Popen(list(command), cwd=ROOT, stdout=output, stderr=words,
                                    env={**os.environ, **(environment or {})})
-        own = 0
+        own = peak = 0
         try:
             while True:
                 finished, status, usage = os.wait4(process.pid, os.WNOHANG)
                 if finished:
                     break
-                own = max(own, _own_bytes(process.pid))
+                memory = memory_of(process.pid)
+                own, peak = max(own, memory.get("RssAnon", 0)), max(peak, memory.get("VmHWM", 0))
                 if time.perf_counter() - start > longest:
                     process.kill()
                 time.sleep(SAMPLE_S)
@@ -92,14 +93,27 @@ def run_process(command: Sequence[str], *, environment: dict[str, str] | None = 
             said = words.read().strip().splitlines()
             raise EngineError(f"{' '.join(command[1:4])} failed with code {process.returncode}: "
                               f"{said[-1][:300] if said else 'it said nothing'}")
-        return Ran(output.read(), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, own)
+        return Ran(output.read(), seconds, usage.ru_utime + usage.ru_stime, peak or usage.ru_maxrss * 1024, own)
 
 
-def _own_bytes(pid: int) -> int:
+def peak_memory() -> int:
+    """Resident memory of this process at its peak, in bytes, mapped files included.
+
+    The resource usage that the system keeps would count what a parent held before this program began.
+    """
+    found = memory_of("self").get("VmHWM", 0)
+    if found:
+        return found
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_of(process: int | str) -> dict[str, int]:
+    """What Linux says of a process's memory, in bytes by its own names; empty on other systems or after its end."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        pairs = [line.split() for line in lines if line.endswith(" kB")]
+        return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs}
     except (OSError, ValueError, IndexError):
-        pass
-    return 0
+        return {}

@@ -57,7 +57,7 @@ def run(model: str = "sdxl", scratch: str | None = None) -> dict[str, Any]:
         "process_seconds": ran.seconds, "processor_seconds": processor,
         "option_weights_per_second": rate,
         "option_weights_per_processor_second": built["weights"] / max(processor, 1e-9),
-        "peak_resident_gib": ran.peak_bytes / 2**30, "peak_own_gib": ran.own_bytes / 2**30,
+        "peak_resident_gib": built["peak_bytes"] / 2**30, "peak_own_gib": ran.own_bytes / 2**30,
         "largest_layer_float32_gib": 4 * max(layer.weights for layer in structure.layers) / 2**30,
         "checkpoint_gb": full_bytes(structure) / 1e9, "store_gb": found / 1e9,
         "promised_gb": promised_bytes(structure) / 1e9,

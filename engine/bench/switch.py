@@ -6,14 +6,13 @@ kept in the scratch folder); the model is opened in the checkpoint's precision. 
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from engine.bench.machine import median
-from engine.bench.process import engine_command, run_process
+from engine.bench.process import engine_command, peak_memory, run_process
 from engine.bench.scratch import measured_source, scratch_dir
 from engine.core.errors import EngineError
 from engine.core.recipe import Recipe, uniform
@@ -47,7 +46,7 @@ def run(model: str = "sdxl", rounds: int = 3, scratch: str | None = None) -> dic
         live.close()
     return {
         "model": model, "source": source, "dtype": dtype, "threads": torch.get_num_threads(), "n": rounds,
-        "opening_s": opened, **figures, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "opening_s": opened, **figures, "peak_gib": peak_memory() / 2**30,
         "checkpoint_gib": sum(p.stat().st_size for p in Path(source).rglob("*.safetensors")) / 2**30
         if Path(source).is_dir() else 0.0,
         "ratio": figures["all_4_to_3_s"] / figures["block_s"], "peer": "moving every layer, against the one block",

@@ -16,12 +16,15 @@ BENCHES: dict[str, tuple[str, str]] = {
     "lowbit": ("engine.bench.lowbit", "Linear layers on packed 4- and 8-bit kernels: resident memory, time per step"),
     "uniform": ("engine.bench.uniform", "every method at every width: stored bits, PSNR, feature distance, a picture"),
     "kmeans": ("engine.bench.kmeans", "1-D k-means against scikit-learn, time and squared error"),
+    "families": ("engine.bench.families", "every covered family from a directory to a reloaded export"),
+    "exports": ("engine.bench.exports", "one export of each kind, reloaded in fresh processes: difference, bytes"),
+    "inspect": ("engine.bench.inspect", "every catalogue row: facts, time over the bare import, memory, second call"),
     "store": ("engine.bench.store", "a whole store at full size: weights per second, peak memory, bytes on disk"),
     "switch": ("engine.bench.switch", "one slider and all layers at full size: seconds, peak memory"),
     "dmq": ("engine.bench.dmq", "what each ingredient of DMQ adds at W4A8 and W4A6; --rounds is pictures per row"),
     "lengths": ("engine.bench.lengths", "shortened learning against the published lengths, on 3 layers and 1 block"),
 }
-LONG = ("dmq", "lengths", "store", "switch")  # many minutes and gigabytes: only by name
+LONG = ("dmq", "lengths", "store", "switch", "families", "exports", "inspect")  # many minutes: only by name
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from typing import Any
 
@@ -20,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Build, and say how fast and in how much memory."""
+    from engine.bench.process import peak_memory
     from engine.core.option import parse_option
     from engine.live.store import build, requests
     from engine.live.streaming import opened_store
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             weights += record.weights
             built += record.options
         seconds, processor = time.perf_counter() - start, time.process_time() - processor
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     result = {"store": str(args.store), "layers": len(todo), "options_built": built, "weights": weights,
               "seconds": seconds, "processor_seconds": processor, "peak_bytes": peak,
               "weights_per_second": weights / seconds if weights else 0.0}

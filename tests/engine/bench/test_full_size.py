@@ -78,8 +78,12 @@ def test_moves_are_timed_and_undone(tmp_path: Path) -> None:
 
 
 def test_processes_are_measured_and_their_failures_told() -> None:
-    ran = run_process([sys.executable, "-c", "x = bytearray(b'1') * 300_000_000; print('{\"a\": 1}')"])
+    code = "import json, time; x = bytearray(b'1') * 300_000_000; time.sleep(0.3); print(json.dumps(dict(a=1)))"
+    ran = run_process([sys.executable, "-c", code])
     assert ran.record == {"a": 1} and ran.peak_bytes > 300_000_000 and ran.seconds > 0
+    held = bytearray(b"1") * 400_000_000  # what a parent holds is not its child's
+    small = run_process([sys.executable, "-c", "import time; time.sleep(0.3); print(1)"])
+    assert len(held) and small.peak_bytes < 200_000_000
     with pytest.raises(EngineError, match="There is no model 'nonsense'"):
         run_process(engine_command("inspect", "nonsense"))
 
