@@ -68,21 +68,46 @@ class Context:
     def _open(self, name: str) -> OpenModel:
         from engine.models.structure import read_structure
         from engine.providers.files import find_scores
-        from engine.providers.table import damage_table
-        from explorer.graphview.card import graph_text
 
         structure = read_structure(name)
-        scores = find_scores(structure)
-        damage = damage_table(structure, scores)
-        return OpenModel(self._backend(name, structure, scores), overlay_names(scores),
-                         graph_text(structure, damage.values, scaled=damage.scaled),
-                         tuple(x.name for x in structure.choices))
+        return opened_with(self._backend(name, structure, find_scores(structure)))
+
+    def refreshed(self, name: str) -> OpenModel:
+        """The same model after scores, a predictor or tables of it were written; weights and pictures stay.
+
+        Raises:
+            ModelError: it cannot be opened any more.
+        """
+        from engine.providers.files import find_scores
+
+        model = self.model(name)
+        with self._lock:
+            model.backend.scores = find_scores(model.structure)
+            again = opened_with(model.backend)
+            model.overlays, model.graph = again.overlays, again.graph
+        return model
 
     def _backend(self, name: str, structure: Structure, scores: Mapping[str, Scores]) -> Backend:
         why = why_no_pictures(name)
         if why:
             return StructureBackend(structure, scores, why)
         return LiveBackend(name, structure, scores, self.placement)
+
+
+def opened_with(backend: Backend) -> OpenModel:
+    """The parts of the page that follow from a backend's structure and scores, and what is known of layer inputs."""
+    from engine.calibrate.activation_files import find_activation_errors
+    from engine.live.tableheads import find_heads
+    from explorer.gauge import page_table
+    from explorer.graphview.card import graph_text
+    from explorer.inputs import inputs_data
+
+    structure, scores = backend.structure, backend.scores
+    table, gauge = page_table(structure, scores)
+    inputs = inputs_data(structure, find_heads(structure), find_activation_errors(structure), table.values,
+                         scores.get("weight-error"))
+    graph = graph_text(structure, table.values, scaled=table.scaled, gauge=gauge.as_data(), inputs=inputs)
+    return OpenModel(backend, overlay_names(scores), graph, tuple(x.name for x in structure.choices))
 
 
 def why_no_pictures(name: str) -> str:

@@ -12,6 +12,7 @@ from engine.core.option import Option
 from engine.core.sizes import bits_per_weight
 from explorer.context import sentence
 from explorer.decide import ALLOCATOR_TITLES, DEFAULT_ALLOCATOR, Decider, pins_of
+from explorer.forecasts import Forecaster
 from explorer.insight import chosen_figure
 from explorer.panels.decide import CHART
 from explorer.pareto import (
@@ -42,6 +43,7 @@ class Deciding:
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
         self.panel = wiring.parts.views.decide
+        self.forecaster = Forecaster()
         self._deciders: dict[str, Decider] = {}
         self._series: dict[tuple[object, ...], list[Series]] = {}
 
@@ -139,6 +141,15 @@ class Deciding:
             return {p.chart: gr.skip()}
         return {p.chart: self._figure(state, decider, provider, series), p.chosen: self._chosen(state, decider)}
 
+    def forecast(self, state: ViewState | None) -> Update:
+        """After an edit: what the ensemble predicts for the recipe, where there is one."""
+        graph = self.wiring.parts.graph
+        model = self.wiring.handlers.context.model(state.model) if state else None
+        found = self.forecaster.forecast(model, state.options) if model and state else None
+        if found is None:
+            return {graph: gr.skip()}
+        return {graph: {"forecast": found, "rev": next(self.wiring.revisions)}}
+
     def drawing(self, state: ViewState | None, value: Mapping[str, Any]) -> Iterator[Update]:
         """The chart: the allocator's own line first, uniform recipes and trials with it, then the baselines."""
         if state is None:
@@ -186,7 +197,7 @@ class Deciding:
     # --- connections ---------------------------------------------------------------------------------------------
 
     def connect(self, changed: Sequence[Any], opened: Sequence[Any], quiet: Mapping[str, Any]) -> None:
-        """Register the tab's events; `changed` are the page's edits once painted, `opened` other models."""
+        """Register the tab's events; `changed` are the page's edits once painted, `opened` the models once shown."""
         w, p, parts = self.wiring, self.panel, self.wiring.parts
         ask = [parts.state, p.pane]
         pictures: tuple[Any, ...] = ([parts.state, parts.views.against], parts.views.pane)
@@ -200,7 +211,10 @@ class Deciding:
             painted.then(self.told, ask, p.said, **quiet)
             painted.then(w.picturing(), *pictures, **quiet)
             changed = [*changed, painted]
+        for event in opened:
+            event.then(self.forecast, parts.state, parts.graph, **quiet)
         for painted in changed:
+            painted.then(self.forecast, parts.state, parts.graph, **quiet)
             painted.then(self.followed, ask, [p.chart, p.chosen], **quiet,
                          js=f"(state, value) => [state, {{ ...value, seen: QS.seen('{CHART}') }}]")
 

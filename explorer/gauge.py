@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.core.graph import Structure
 from engine.core.record import Scores
-from engine.providers.table import CAP_DB, IMAGE_MSE
+from engine.providers.table import CAP_DB, IMAGE_MSE, MEASURED, DamageTable, damage_table
 
 FLOOR = 1e-12  # of the logarithm, as the additive model has it
 STEEPEST = 30.0
 _NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
 _CURVE = re.compile(rf"target = {_NUMBER} - {_NUMBER} \* boxcox\(damage, {_NUMBER}\)")
 EXTRAPOLATED = "extrapolated_options"
+LEARNED = "predictor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Gauge:
         curve: (offset, slope, exponent) of a predictor's target = offset - slope * boxcox(damage, exponent); None =
             decibels of the summed image error.
         metric: the study's metric that is the same quantity as the damage or the target, "" where there is none.
+        learned: whether a predictor was fitted for it, so that options without support are extrapolated.
     """
 
     title: str = ""
@@ -37,6 +40,7 @@ class Gauge:
     base: float = 0.0
     curve: tuple[float, float, float] | None = None
     metric: str = ""
+    learned: bool = False
 
     def quality(self, damage: float) -> float | None:
         """The quality of a summed damage, higher = better; None where it means nothing by itself."""
@@ -57,7 +61,8 @@ class Gauge:
 
     def as_data(self) -> dict[str, Any]:
         """For the page, which computes the same while one drags."""
-        return {"title": self.title, "unit": self.unit, "base": self.base, "curve": self.curve}
+        return {"title": self.title, "unit": self.unit, "base": self.base, "curve": self.curve,
+                "learned": self.learned}
 
 
 def gauge_of(scores: Scores) -> Gauge:
@@ -69,7 +74,7 @@ def gauge_of(scores: Scores) -> Gauge:
         offset, slope, exponent = (float(x) for x in found.groups())
         decibels = formula == "psnr"
         return Gauge("PSNR" if decibels else formula or "target", "dB" if decibels else "", 0.0,
-                     (offset, slope, exponent), formula if plain else "")
+                     (offset, slope, exponent), formula if plain else "", True)
     if scores.unit == IMAGE_MSE:
         return Gauge("PSNR", "dB", float(scores.about.get("base_mse", 0.0)), None, "image_mse")
     return Gauge()
@@ -85,3 +90,12 @@ def extrapolated(scores: Scores) -> Mapping[str, tuple[str, ...]]:
         return {str(name): tuple(str(o) for o in options) for name, options in found.items()}
     except (ValueError, AttributeError, TypeError):
         return {}
+
+
+def page_table(structure: Structure, scores: Mapping[str, Scores]) -> tuple[DamageTable, Gauge]:
+    """The additive table that predicts while one drags: a predictor's where one was fitted, else measured damages."""
+    learned = scores.get(LEARNED)
+    if learned is not None and gauge_of(learned).learned:
+        return DamageTable(learned.layers, extrapolated(learned), 0.0, LEARNED), gauge_of(learned)
+    measured = scores.get(MEASURED)
+    return damage_table(structure, scores), gauge_of(measured) if measured else Gauge()

@@ -24,11 +24,14 @@ from explorer.deciding import Deciding
 from explorer.graphview.card import view_value
 from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
+from explorer.inputs import inputs_value
+from explorer.insighting import Insighting
 from explorer.overlays import overlay_data
 from explorer.panels.header import HeaderPanel
 from explorer.panels.prompt import PromptPanel, settings_from
 from explorer.panels.views import GRID_PRESETS, ViewsPanel
 from explorer.state import ViewState
+from explorer.studying import Studying
 
 Update = dict[Any, Any]
 HISTORY_SHOWN = 40
@@ -71,7 +74,7 @@ class Wiring:
         overlay = overlay_data(model.structure, model.backend.scores, state.overlay, state.ramp)
         value = view_value(state.options, overlay, selected=state.selected, protected=state.protected,
                            expanded=state.expanded, rev=next(self.revisions), edit=edit,
-                           address=self.handlers.address(state))
+                           address=self.handlers.address(state), **inputs_value(model.structure, state.options))
         versions = [(f"{i}. {v.title}", i) for i, v in enumerate(state.history)][::-1][:HISTORY_SHOWN]
         pins = ", ".join(sorted(state.pins))
         return {
@@ -228,6 +231,7 @@ class Wiring:
         page.load(self.present, None, None, **QUIET)
         changed: list[Any] = []
         switched: list[Any] = []
+        looked: list[Any] = []
         arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
         for event in (page.load(self.arriving(), arrival, opened, **QUIET),
                       p.header.model.input(self.arriving("chosen"), arrival, opened, **QUIET)):
@@ -239,6 +243,7 @@ class Wiring:
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
             selected = event(self.selecting, [p.state, p.graph], [p.state, v.block_title, v.options_chart], **QUIET)
             selected.then(self.weighing, p.state, v.histogram, **QUIET)
+            looked.append(selected)
         for event, change, source in (
             (p.graph.release, None, p.download),
             (p.header.undo.click, lambda s, _: h.undone(s), p.download),
@@ -253,7 +258,9 @@ class Wiring:
             painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **QUIET)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
             changed.append(painted)
-        Deciding(self).connect(changed, switched[1:], QUIET)
+        Deciding(self).connect(changed, switched, QUIET)
+        Studying(self).connect(switched, QUIET)
+        Insighting(self).connect([*looked, *changed, *switched], QUIET)
         self._connect_pictures()
         self._connect_export()
         self._connect_browser(page)

@@ -2,7 +2,8 @@
 
 Per layer and option
     log damage = layer + block + role + option + detail(layer, option) + log weight error,
-every term with a Gaussian prior around 0. The same number of trials goes further than in a ridge on one-hot options:
+every term with a Gaussian prior around 0; anchored models have the log of the damage measured one layer at a time in
+place of the weight error. The same number of trials goes further than in a ridge on one-hot options:
 one sensitivity per layer explains all its options, and layers lend to their block and role.
 """
 
@@ -20,7 +21,7 @@ from engine.analysis.lbfgs import minimise
 from engine.analysis.trials import Floats, Ints, Subject, TrialTable, folds, subset
 
 STEPS = 150
-INNER_STEPS = 60
+INNER_STEPS = 40
 INNER_FOLDS = 3
 
 
@@ -35,6 +36,7 @@ class Prior:
         noise: of the label around the curve, in deviations of the label.
         power: where the curve's exponent is expected: 0 = logarithm, 1 = straight line.
         exponent: deviation of the exponent around it.
+        anchored: damages are expected where the subject's anchor has them, not where weight errors are.
     """
 
     layer: float = 1.0
@@ -45,6 +47,7 @@ class Prior:
     noise: float = 0.2
     power: float = 0.0
     exponent: float = 0.1
+    anchored: bool = False
 
 
 def fit_member(train: TrialTable, seed: int = 0, prior: Prior | None = None) -> DamageMember:
@@ -53,7 +56,7 @@ def fit_member(train: TrialTable, seed: int = 0, prior: Prior | None = None) -> 
     return DamageMember(found, train.subject.space, train.term)
 
 
-def choose_prior(train: TrialTable, seed: int = 0) -> Prior:
+def choose_prior(train: TrialTable, seed: int = 0, *, anchored: bool = False) -> Prior:
     """Noise, then curve, then detail of the prior, by inner cross-validation."""
     train = _plain(train)
     splits = [(subset(train, fit), subset(train, held)) for fit, held in folds(len(train), seed + 1, INNER_FOLDS)]
@@ -63,7 +66,7 @@ def choose_prior(train: TrialTable, seed: int = 0) -> Prior:
         losses.update({p: _loss(splits, p) for p in priors if p not in losses})
         return min(priors, key=losses.__getitem__)
 
-    prior = best([Prior(noise=n) for n in (0.1, 0.2, 0.4, 0.8)])
+    prior = best([Prior(noise=n, anchored=anchored) for n in (0.1, 0.2, 0.4, 0.8)])
     prior = best([replace(prior, power=p) for p in (0.0, 0.5, 1.0)])
     return best([replace(prior, detail=d) for d in (0.2, 0.5)])
 
@@ -100,7 +103,9 @@ class Posterior:
         """y: [T] standardised target of recipes [T, C]."""
         self._y, self._prior, self._offered = y, prior, subject.space.offered
         layers, options = self._offered.shape
-        errors = np.where(self._offered, subject.space.errors, 1.0)
+        known = subject.anchor if prior.anchored else subject.space.errors
+        assert known is not None, "an anchored model needs a subject with an anchor"
+        errors = np.where(self._offered, known, 1.0)
         self._log_error = np.where(errors > 0, np.log(errors + ERROR_FLOOR), -np.inf).ravel()
         flat = picks + np.arange(layers) * options
         self._columns, place = np.unique(flat, return_inverse=True)

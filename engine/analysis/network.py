@@ -120,10 +120,11 @@ class Network(nn.Module):
             nn.Linear(w, w), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 1)
         )
         self.told = shape.groups[DAMAGE][0] if DAMAGE in shape.groups else None
+        self.curve: Tensor | None
         self.register_buffer("curve", None if self.told is None else torch.zeros(4))
         if self.told is not None:
-            nn.init.zeros_(self.regressor[-1].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.regressor[-1].bias)  # type: ignore[arg-type]
+            for value in self.regressor[-1].parameters():
+                nn.init.zeros_(value)
 
     def follow(self, curve: Sequence[float], layers: int) -> None:
         """Begin as an additive model.
@@ -141,7 +142,8 @@ class Network(nn.Module):
             return 0.0
         offset, slope, exponent, layers = self.curve
         total = rows[:, self.told][index].sum(0) / layers
-        return offset - slope * boxcox(torch.log(total + ERROR_FLOOR), float(exponent))
+        found: Tensor = offset - slope * boxcox(torch.log(total + ERROR_FLOOR), float(exponent))
+        return found
 
     def hops(self, rows: Tensor, index: Tensor, wires: Wiring, depth: int | None = None) -> list[Tensor]:
         """Node embeddings after every hop, [N, B, width] each.

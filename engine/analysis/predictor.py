@@ -18,19 +18,22 @@ from engine.analysis.trials import Floats, Ints, Member, Subject
 from engine.core.errors import InputError
 from engine.core.option import Option
 
+NEARLY = 0.02  # rank correlation within bins
 LEAST_SUPPORT = 5  # trials that must hold an option of a layer before it counts as seen
 
 
 class Kind(StrEnum):
     """What a member is.
 
-    RIDGE: one-hot options. DAMAGE: damage that adds up. GNN: the network on the graph (Qua2SeDiMo). GUIDED: the same
+    RIDGE: one-hot options. DAMAGE: damage that adds up. ANCHORED: the same, expected at what each layer did when it was
+    measured alone, and corrected by the trials. GNN: the network on the graph (Qua2SeDiMo). GUIDED: the same
     network, told the additive damage of every option as one more node feature, and added to the model of these.
     BLEND: damage and the better network.
     """
 
     RIDGE = "ridge"
     DAMAGE = "damage"
+    ANCHORED = "anchored"
     GNN = "gnn"
     GUIDED = "guided"
     BLEND = "blend"
@@ -142,6 +145,18 @@ class Predictor:
         """[T] targets of recipes [T, C] by the additive model, in microseconds."""
         found = self.additive.predict(picks)
         return found if self.term is None else found + self.term.at(stored_bits_of(self.subject.space, picks))
+
+    @property
+    def learned(self) -> Kind:
+        """The best kind that knows nothing but the trials: what is explained, and may be compared with layers measured
+        alone. Damage models are asked for free, so another kind has to be better by more than `NEARLY`."""
+        figures = self.report.target
+        known = [k for k in Kind if k is not Kind.ANCHORED and k in figures and k in self.noise]
+        best = max(known, key=lambda k: (figures[k].spearman_in_bins or 0.0, -figures[k].mae))
+        if Kind.DAMAGE not in known:
+            return best
+        gain = (figures[best].spearman_in_bins or 0.0) - (figures[Kind.DAMAGE].spearman_in_bins or 0.0)
+        return best if gain > NEARLY else Kind.DAMAGE
 
     def networks(self, kind: Kind | None = None) -> list[GnnMember]:
         """The networks of a kind; by default the guided ones, else the plain ones.

@@ -132,7 +132,7 @@ def _arrays(member: Member) -> dict[str, Array]:
 def _member(kind: str, found: dict[str, Array], subject: Subject, training: Training, term: BitsTerm | None) -> Member:
     if kind == Kind.RIDGE:
         return Ridge(found["weights"], float(found["scalars"][0]), float(found["scalars"][1]))
-    if kind == Kind.DAMAGE:
+    if kind in (Kind.DAMAGE, Kind.ANCHORED):
         return DamageMember(_damage_model(found), subject.space, term)
     told = found.get("told")
     if told is not None:

@@ -93,7 +93,7 @@ def _solved(args: argparse.Namespace, scores: Any, problem: Any) -> Any:
 def _offered(args: argparse.Namespace, structure: Any, scores: Any) -> tuple[Any, Any]:
     """What is on offer for inputs, in the unit of the scores, and the multiply-adds of layers."""
     from engine.allocate.pairs import ActivationChoices
-    from engine.calibrate.activation_errors import find_activation_errors, with_activation_damage
+    from engine.calibrate.activation_files import find_activation_errors, with_activation_damage
     from engine.providers.files import find_scores
 
     widths = _widths(args.activations)

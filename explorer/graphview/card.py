@@ -14,6 +14,7 @@ from explorer.graphview.overlay import BIT_COLOURS, RAMP_TITLES, RAMPS
 from explorer.graphview.scene import ASPECT, Card, scene
 
 Damage = Mapping[str, Mapping[str, float]]
+IMAGE_ERROR = {"title": "PSNR", "unit": "dB", "base": 0.0, "curve": None, "learned": False}
 _HALVES = {":0": " · trunk", ":1": " · skip"}
 
 
@@ -22,12 +23,17 @@ def graph_data(
     damage: Damage | None = None,
     *,
     scaled: Mapping[str, Iterable[str]] | None = None,
+    gauge: Mapping[str, Any] | None = None,
     aspect: float = ASPECT,
+    inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything about a model that the page needs to draw and edit without asking again.
 
-    damage: choice -> option -> predicted mean squared image error of that choice alone (additive table).
-    scaled: choice -> options whose damage was not measured but scaled.
+    damage: choice -> option -> predicted damage of that choice alone (additive table).
+    scaled: choice -> options whose damage was not measured but scaled, or follows without support by any trial.
+    gauge: how the summed damage reads as quality (`explorer.gauge.Gauge.as_data`); by default it is a mean squared
+        image error, read as decibels.
+    inputs: what `explorer.inputs.inputs_data` says of layer inputs; without it the page offers no activation bits.
     """
     drawn = scene(structure, aspect)
     copies = _copies(structure)
@@ -47,12 +53,14 @@ def graph_data(
                                (damage or {}).get(layer.name), (scaled or {}).get(layer.name, ()))
             for layer in structure.choices
         },
+        "gauge": dict(gauge or IMAGE_ERROR),
         "full_bytes": full_bytes(structure),
         "precision_bits": structure.precision_bits,
         "other_bytes": structure.other_weights * structure.precision_bits // 8,
         "ramps": {name: [[at, text] for at, text in stops] for name, stops in RAMPS.items()},
         "ramp_titles": RAMP_TITLES,
         "bit_colours": {str(bits): text for bits, text in BIT_COLOURS.items()},
+        **({"inputs": dict(inputs)} if inputs else {}),
     }
 
 
@@ -86,8 +94,14 @@ def view_value(
     rev: int = 0,
     edit: int | None = None,
     address: str = "",
+    inputs: Mapping[str, str] | None = None,
+    sets: Mapping[str, int] | None = None,
+    tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A BlockGraph value.
+
+    `inputs`: choice -> how its inputs are quantized, as `explorer.choices.activation_text` writes it. `sets`: choices
+    whose weights come from a weight set -> bytes their scales cost. `tables`: choice -> [its static setting, bytes].
 
     `edit`: the edit the answer belongs to, so that a late answer cannot undo a newer drag. `rev`: higher than that of
     every value sent before; the page takes each once. 0 is always taken. `address`: JSON object of query parameters
@@ -96,7 +110,8 @@ def view_value(
     value: dict[str, Any] = {
         "options": {name: str(option) for name, option in options.items()},
         "selected": list(selected), "protected": list(protected), "expanded": list(expanded),
-        "overlay": dict(overlay or {}), "rev": rev,
+        "overlay": dict(overlay or {}), "rev": rev, "inputs": dict(inputs or {}), "sets": dict(sets or {}),
+        "tables": dict(tables or {}),
     }  # fmt: skip
     if edit is not None:
         value["edit"] = edit

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from engine.advisor import Forecast
 from engine.core.errors import InputError
 from engine.core.option import Option, parse_option
 from engine.core.recipe import uniform
@@ -16,8 +17,10 @@ from engine.models.structure import read_structure
 from engine.providers.files import find_scores
 from engine.providers.table import damage_table
 from explorer.decide import BLIND, LIVE, Decider, pins_of
-from explorer.gauge import Gauge, extrapolated, gauge_of
+from explorer.forecasts import shown
+from explorer.gauge import Gauge, extrapolated, gauge_of, page_table
 from explorer.insight import by_block_figure, by_role_figure, chosen_figure
+from explorer.overlays import overlay_data
 from explorer.pareto import allocated, axis_of, baselines, judged, measured, pareto_figure, recipe_of, uniforms
 from explorer.studies import Measured, find_studies, measured_of
 
@@ -164,3 +167,27 @@ def test_insight_charts_hold_every_weight_once(decider: Decider) -> None:
     roles, blocks = (f(decider.structure, scores, "uaq-3", "u") for f in (by_role_figure, by_block_figure))
     count = sum(1 for x in decider.structure.choices if scores.layers[x.name].get("uaq-3", 0) > 0)
     assert sum(len(t.y) for t in roles.data) == sum(len(t.y) for t in blocks.data) == count
+
+
+def test_the_page_predicts_by_the_predictor_where_one_was_fitted(decider: Decider) -> None:
+    rows = {x.name: {"fp16": 0.0, "uaq-3": 2.0, "uaq-4": 1.0} for x in decider.structure.choices}
+    first = decider.structure.choices[0]
+    about = {"curve": "target = 20 - 2 * boxcox(damage, 0)", "formula": "psnr",
+             "extrapolated_options": json.dumps({first.name: ["uaq-3"]})}
+    learned = Scores("predictor", decider.structure.identity, "d", rows, about=about)
+    table, gauge = page_table(decider.structure, {**decider.scores, "predictor": learned})
+    assert table.values == rows and gauge.learned and table.scaled == {first.name: ("uaq-3",)}
+    measured_table, plain = page_table(decider.structure, decider.scores)
+    assert measured_table.provider == "measured" and (plain.title, plain.learned) == ("PSNR", False)
+    assert page_table(decider.structure, {})[1].title == ""
+    overlay = overlay_data(decider.structure, {"predictor": learned}, "predictor", "ember")
+    assert overlay["mark"] == "extrapolated" and {first.name, first.block} <= set(overlay["hatched"])
+    assert len(overlay["hatched"]) < 5
+
+
+def test_forecasts_say_their_interval_and_what_is_extrapolated() -> None:
+    gauge = Gauge("PSNR", "dB", learned=True)
+    found = shown(Forecast(26.12, 25.02, 27.22, ("a", "b")), gauge, 1000, 223)
+    assert found["text"] == "26.1 ± 1.1 dB" and found["bytes"] == 1000
+    assert "223 trials" in found["title"] and "Extrapolated: 2 layers" in found["title"]
+    assert "xtrapolated" not in shown(Forecast(26.12, 25.02, 27.22, ()), gauge, 1000, 223)["title"]

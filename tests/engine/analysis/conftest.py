@@ -46,8 +46,8 @@ def loud() -> Truth:
 
 @pytest.fixture(scope="session")
 def small(loud: Truth) -> TrialTable:
-    """100 measured recipes of the model with loud layers: what `predictor` is fitted to."""
-    trials = measure(loud, 100, 2)
+    """80 measured recipes of the model with loud layers: what `predictor` is fitted to."""
+    trials = measure(loud, 80, 2)
     return trial_table(subject_of(loud.structure, loud.errors, trials), trials, "psnr")
 
 
@@ -61,6 +61,6 @@ def tiny() -> TrialTable:
 
 @pytest.fixture(scope="session")
 def predictor(small: TrialTable) -> Predictor:
-    """Every kind, fitted to the 100 recipes."""
-    training = Training(epochs=12, hidden=12, batch=32, weight=0.1, patience=12, rate=1e-2)
+    """Every kind, fitted to the 80 recipes."""
+    training = Training(epochs=8, hidden=12, batch=32, weight=0.1, patience=8, rate=2e-2)
     return fitted(fit_predictor(small, training, about={"study": "planted", "images": "8"}))

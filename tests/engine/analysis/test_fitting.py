@@ -12,10 +12,11 @@ import torch
 
 from engine.analysis.damage_fit import Prior, fit_with
 from engine.analysis.features import with_damage
-from engine.analysis.fitting import fit_predictor, fitted
+from engine.analysis.fitting import KINDS, fit_predictor, fitted, offered
 from engine.analysis.network import Network
 from engine.analysis.planted import Plan, measure, plant
 from engine.analysis.predictor import GnnMember, Kind, Predictor
+from engine.analysis.ranking import spearman
 from engine.analysis.training import (
     Epoch,
     Ranked,
@@ -26,8 +27,9 @@ from engine.analysis.training import (
     shape_of,
     train_network,
 )
-from engine.analysis.trials import Labelled, TrialTable, folds, subject_of, subset, trial_table
+from engine.analysis.trials import Labelled, TrialTable, anchor_of, folds, subject_of, subset, trial_table
 from engine.core.errors import InputError
+from engine.core.option import Option
 
 SMALL = Training(epochs=3, hidden=8, batch=32, patience=3)
 
@@ -107,6 +109,36 @@ def test_the_quality_part_is_reported_where_bits_have_a_price() -> None:
     assert np.diff(gap) == pytest.approx(-3 * np.diff(table.bits))
 
 
+def test_an_anchored_model_starts_from_layers_measured_alone() -> None:
+    truth = plant(Plan(blocks=3, detail=1.0), 4)
+    trials = measure(truth, 30, 3)
+    blind = trial_table(subject_of(truth.structure, truth.errors, trials), trials, "psnr")
+    table = trial_table(subject_of(truth.structure, truth.errors, trials, truth.damage), trials, "psnr")
+    found = fitted(fit_predictor(table, kinds=[Kind.DAMAGE, Kind.ANCHORED]))
+    figures = found.report.target
+    assert figures["anchored"].mae < 0.8 * figures["damage"].mae  # 30 trials alone teach little
+    assert figures["measured alone"].mae < figures["weight error"].mae
+    assert (found.kind, found.learned) == (Kind.ANCHORED, Kind.DAMAGE)
+    names, column = table.subject.graph.choices, table.subject.space.index(Option("uaq", 3))
+    planted = np.array([truth.damage[n]["uaq-3"] for n in names])
+    assert spearman(found.additive.damage[:, column], planted) > 0.9
+    # Without layers measured alone there is no anchored kind.
+    assert offered(blind, KINDS) == [k for k in offered(table, KINDS) if k is not Kind.ANCHORED] != []
+
+
+def test_an_anchor_must_cover_every_option(tiny: TrialTable) -> None:
+    graph, space = tiny.subject.graph, tiny.subject.space
+    whole = {n: {str(o): float(space.errors[c, k]) for k, o in enumerate(space.options) if space.offered[c, k]}
+             for c, n in enumerate(graph.choices)}
+    anchor = anchor_of(graph, space, whole)
+    assert anchor is not None
+    assert (np.isnan(anchor) == ~space.offered).all()
+    assert (anchor[:, -1] == 0).all()
+    assert anchor[space.offered & (anchor > 0)].mean() == pytest.approx(1.0)
+    assert anchor_of(graph, space, {n: row for n, row in whole.items() if n != graph.choices[0]}) is None
+    assert anchor_of(graph, space, {n: dict.fromkeys(row, 0.0) for n, row in whole.items()}) is None
+
+
 def test_labels_of_a_test_fold_do_not_reach_its_prediction(tiny: TrialTable) -> None:
     _, test = folds(len(tiny))[2]
     changed = tiny.target.copy()
@@ -120,7 +152,7 @@ def test_labels_of_a_test_fold_do_not_reach_its_prediction(tiny: TrialTable) -> 
 
 def test_trials_that_are_always_learned_from_are_never_tested(tiny: TrialTable) -> None:
     always = list(range(0, len(tiny), 3))
-    found = fitted(fit_predictor(tiny, SMALL, [Kind.DAMAGE, Kind.GNN], always=always))
+    found = fitted(fit_predictor(tiny, SMALL, [Kind.DAMAGE], always=always))
     assert found.report.trials == len(tiny) - len(always)
     rest = np.setdiff1d(np.arange(len(tiny)), always)
     without = fitted(fit_predictor(subset(tiny, rest), SMALL, [Kind.DAMAGE]))

@@ -90,7 +90,7 @@ def test_the_table_is_the_additive_model(predictor: Predictor) -> None:
     assert all(row[str(FP16)] == 0 and min(row.values()) == 0 for row in scores.layers.values())
     assert scores.about["study"] == "planted"
     assert int(scores.about["extrapolated"]) >= 0
-    assert scores.trust.trials == 100
+    assert scores.trust.trials == 80
     assert "within bins" in scores.trust.note
 
 
