@@ -18,8 +18,10 @@ from engine.core.errors import Cancelled, ModelError
 from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
-from engine.core.recipe import Recipe, model_ref
+from engine.core.placement import PLAIN, Placement
+from engine.core.recipe import Recipe
 from engine.core.record import Metric, Scores
+from explorer.choices import choices_of, recipe_of
 from explorer.state import Settings
 
 CACHED_PICTURES = 96
@@ -142,7 +144,7 @@ class LiveBackend:
     source: str
     structure: Structure
     scores: Mapping[str, Scores]
-    device: str = "cpu"
+    placement: Placement = PLAIN
     why_no_pictures: str = ""
     _model: Any = None
     _extractor: Any = None
@@ -154,7 +156,8 @@ class LiveBackend:
             yield Progress("Loading the weights", 0, 1)
             from engine.live.model import open_model
 
-            self._model = open_model(self.source, device=self.device)
+            self._model = open_model(self.source, device=self.placement.device, dtype=self.placement.dtype,
+                                     offload=self.placement.offload)
         limits = self._model.limits
         yield Facts(limits.conditioning, limits.labels, limits.schedulers, limits.steps, limits.guidance,
                     limits.height, limits.width, suggestions(self._model))
@@ -206,12 +209,14 @@ class LiveBackend:
                     pixels[name] = region.cut(event.pictures[0].pixels)
         before = squared_error(pixels["full"], pixels["now"])
         layers = {layer.name: layer.choice for layer in self.structure.layers}
-        blocks = [b for b in self.structure.level("block") if any(options[layers[n]] != FP16 for n in b.layers)]
+        now = choices_of(options)
+        touched = {n for n, o in now.items() if o != FP16} | set(now.activations)
+        blocks = [b for b in self.structure.level("block") if any(layers[n] in touched for n in b.layers)]
         found, start = [], time.perf_counter()
         for done, block in enumerate(blocks):
             left = (time.perf_counter() - start) / done * (len(blocks) - done) if done else None
             yield Progress(f"Restoring {block.label}", done, len(blocks), left)
-            restored = {**options, **{layers[n]: FP16 for n in block.layers}}
+            restored = now.untouched(layers[n] for n in block.layers)
             for event in self.make(restored, one, cancel):
                 if isinstance(event, Made):
                     after = squared_error(pixels["full"], region.cut(event.pictures[0].pixels))
@@ -220,7 +225,7 @@ class LiveBackend:
 
     def recipe(self, options: Mapping[str, Option]) -> Recipe:
         """The options as a recipe of this model."""
-        return Recipe(model_ref(self.structure), dict(options))
+        return recipe_of(self.structure, options)
 
     def _applying(self, recipe: Recipe, cancel: threading.Event) -> Iterator[Progress]:
         from engine.live.apply import apply
@@ -231,7 +236,7 @@ class LiveBackend:
     def _generating(self, settings: Settings, cancel: threading.Event, options: Mapping[str, Option]) -> Any:
         from engine.live.generate import Picture, generate
 
-        full = all(option == FP16 for option in options.values())
+        full = all(option == FP16 for option in options.values()) and not choices_of(options).activations
         doing = "Full precision" if full else "Quantized"
         pictures = []
         for event in generate(self._model, request_of(settings), cancel=cancel, record_latents=True):
@@ -248,7 +253,7 @@ class LiveBackend:
         from engine.metrics.features import find_extractor
 
         if self._extractor is None:
-            self._extractor = find_extractor(self._model.directory, self.device)
+            self._extractor = find_extractor(self._model.directory, self.placement.device)
         return compare(list(a.pictures), list(b.pictures), self._extractor)
 
     def export(self, recipe: Recipe, name: str, directory: Path, cancel: threading.Event) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from engine.core.record import Scores
 from engine.core.sizes import full_bytes, stored_bytes
 from explorer.backend import LiveBackend
 from explorer.charts import histogram_chart, options_chart
+from explorer.choices import layer_text
 from explorer.context import OpenModel
 from explorer.overlays import TITLES, folded, overlay_names, reference
 from explorer.state import ViewState
@@ -21,6 +22,7 @@ BINS = 80
 FEW = 2
 ATTRIBUTION = "attribution-"
 SAMPLED = 2_000_000
+WEIGHT_ERROR = "weight-error"  # known for every option, so it is what is drawn where nothing else is
 NOTHING = "Select a block in the graph to see its layers, its weights and what each option does to it."
 
 
@@ -52,7 +54,7 @@ def charted(scores: Mapping[str, Scores], overlay: str) -> str | None:
 
     if overlay in scores and known(overlay) > FEW:
         return overlay
-    return max(scores, key=known, default=None)
+    return max(scores, key=lambda name: (known(name), name == WEIGHT_ERROR), default=None)
 
 
 def describe(model: OpenModel, state: ViewState, layers: list[Layer]) -> str:
@@ -65,7 +67,7 @@ def describe(model: OpenModel, state: ViewState, layers: list[Layer]) -> str:
     weights = sum(x.weights for x in layers)
     now = sum(stored_bytes(x, options[x.choice], precision) for x in layers)
     share = 100 * sum(x.weights * precision // 8 for x in layers) / full_bytes(structure)
-    mix = Counter(str(options[x.choice]) for x in layers)
+    mix = Counter(layer_text(options, x.choice) for x in layers)
     roles = Counter(x.role.value for x in layers)
     lines = [
         f"### {title}{more}",
@@ -86,7 +88,7 @@ def rank_line(model: OpenModel, state: ViewState) -> list[str]:
         return []
     said = []
     for title, name in overlay_names(model.backend.scores):
-        if name not in model.backend.scores:
+        if name not in model.backend.scores or not model.backend.scores[name].is_damage:
             continue
         record = model.backend.scores[name]
         values, _ = folded(model.structure, record, reference(record))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from engine.core.errors import EngineError
 from engine.core.graph import Structure
 from engine.core.option import Option
+from engine.core.placement import PLAIN, Placement
 from engine.core.recipe import uniform_bits
 from engine.core.record import Scores
 from explorer.backend import Backend, LiveBackend, StructureBackend
@@ -45,7 +46,7 @@ class Context:
     """Shared by all sessions of one server."""
 
     bound: Binding
-    device: str = "cpu"
+    placement: Placement = PLAIN
     worker: Worker = field(default_factory=Worker)
     _models: OrderedDict[str, OpenModel] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,37 +72,42 @@ class Context:
         structure = read_structure(name)
         return opened_with(self._backend(name, structure, find_scores(structure)))
 
-    def refresh(self, name: str) -> OpenModel:
-        """Read the scores of an open model again, after a predictor was fitted; weights and pictures stay.
+    def refreshed(self, name: str) -> OpenModel:
+        """The same model after scores, a predictor or tables of it were written; weights and pictures stay.
 
         Raises:
-            ModelError: it cannot be opened.
+            ModelError: it cannot be opened any more.
         """
         from engine.providers.files import find_scores
 
         model = self.model(name)
         with self._lock:
             model.backend.scores = find_scores(model.structure)
-            self._models[name] = opened_with(model.backend)
-            return self._models[name]
+            again = opened_with(model.backend)
+            model.overlays, model.graph = again.overlays, again.graph
+        return model
 
     def _backend(self, name: str, structure: Structure, scores: Mapping[str, Scores]) -> Backend:
         why = why_no_pictures(name)
         if why:
             return StructureBackend(structure, scores, why)
-        return LiveBackend(name, structure, scores, self.device)
+        return LiveBackend(name, structure, scores, self.placement)
 
 
 def opened_with(backend: Backend) -> OpenModel:
-    """The parts of the page that follow from a backend's structure and scores."""
+    """The parts of the page that follow from a backend's structure and scores, and what is known of layer inputs."""
+    from engine.calibrate.activation_files import find_activation_errors
+    from engine.live.tableheads import find_heads
     from explorer.gauge import page_table
     from explorer.graphview.card import graph_text
+    from explorer.inputs import inputs_data
 
     structure, scores = backend.structure, backend.scores
     table, gauge = page_table(structure, scores)
-    return OpenModel(backend, overlay_names(scores),
-                     graph_text(structure, table.values, scaled=table.scaled, gauge=gauge.as_data()),
-                     tuple(x.name for x in structure.choices))
+    inputs = inputs_data(structure, find_heads(structure), find_activation_errors(structure), table.values,
+                         scores.get("weight-error"))
+    graph = graph_text(structure, table.values, scaled=table.scaled, gauge=gauge.as_data(), inputs=inputs)
+    return OpenModel(backend, overlay_names(scores), graph, tuple(x.name for x in structure.choices))
 
 
 def why_no_pictures(name: str) -> str:

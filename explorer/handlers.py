@@ -22,15 +22,23 @@ from engine.core.presets import preset
 from engine.core.recipe import (
     SUFFIX,
     Recipe,
-    bits_per_weight,
     check,
-    difference,
     load_recipe,
-    model_ref,
     recipe_to_json,
 )
 from explorer.backend import Compared, Facts, LiveBackend, Made, Progress, Region, Restored, prompt_lines, single
 from explorer.blockpanel import layer_histogram, selected_layers
+from explorer.choices import (
+    changed_layers,
+    choices_of,
+    inputs_from_browser,
+    inputs_note,
+    layer_text,
+    of_recipe,
+    recipe_of,
+    replaced,
+    stored_bits_of,
+)
 from explorer.context import Context, OpenModel, sentence
 from explorer.exports import exporting, plan_text, planned
 from explorer.graphview.overlay import RAMPS
@@ -45,7 +53,7 @@ from explorer.state import (
     pinned,
     travelled,
 )
-from explorer.url import pack_options, unpack_options
+from explorer.url import pack_options, pack_rest, unpack_options, with_rest
 from explorer.worker import Waiting
 
 MAX_GRID = 64
@@ -72,10 +80,11 @@ class Handlers:
     def opened(self, name: str, query: Mapping[str, str]) -> tuple[ViewState, str]:
         """A fresh view of a model, with recipe and settings of the address where they fit."""
         model = self.context.model(name)
-        options, said = model.first_options(), ""
+        options: Mapping[str, Option] = model.first_options()
+        said = ""
         if query.get("r"):
             try:
-                options = unpack_options(query["r"], model.order)
+                options = with_rest(unpack_options(query["r"], model.order), query, model.order)
             except RecipeError as error:
                 said = sentence(error)
         return fresh(name, options, model.overlays[0][1], self.settings(model, query)), said
@@ -111,7 +120,10 @@ class Handlers:
         if not isinstance(edit, int) or edit <= state.edit:
             return state
         model = self.context.model(state.model)
-        state = edited(state, options_from_browser(value.get("options"), model.order))
+        now = replaced(state.options, options_from_browser(value.get("options"), model.order))
+        if "inputs" in value:
+            now = replace(now, activations=inputs_from_browser(value["inputs"], model.order))
+        state = edited(state, now)
         return replace(self.looked(state, value), edit=edit)
 
     def looked(self, state: ViewState, value: Mapping[str, Any] | None) -> ViewState:
@@ -152,6 +164,10 @@ class Handlers:
         recipe = preset(model.structure, name, model.backend.scores.get("weight-error"))
         kept = self._protected_layers(state, model)
         options = {n: state.options[n] if n in kept else o for n, o in recipe.options.items()}
+        if all(o == FP16 for o in recipe.options.values()):  # full precision is that of the inputs too
+            now = choices_of(state.options)
+            rest = [n for n in model.order if n not in kept]
+            return edited(state, now.untouched(rest), name)
         return edited(state, options, name)
 
     def file_loaded(self, state: ViewState, path: str | None) -> ViewState:
@@ -161,7 +177,7 @@ class Handlers:
         model = self.context.model(state.model)
         recipe = load_recipe(path)
         check(model.structure, recipe)
-        return edited(state, {n: recipe.option(n) for n in model.order}, f"loaded {Path(path).name[:60]}")
+        return edited(state, of_recipe(model.order, recipe), f"loaded {Path(path).name[:60]}")
 
     def _protected_layers(self, state: ViewState, model: OpenModel) -> set[str]:
         protected = set(state.protected)
@@ -177,7 +193,7 @@ class Handlers:
             return
         (title_a, a), (title_b, b) = self._sides(state, model, against)
         captions = (self._caption(model, title_a, a), self._caption(model, title_b, b))
-        recipes = tuple(Recipe(model_ref(model.structure), dict(o)) for o in (a, b))
+        recipes = tuple(recipe_of(model.structure, o) for o in (a, b))
         for event in self._events(lambda cancel: model.backend.compare(a, b, state.settings, cancel), session):
             if isinstance(event, Compared):
                 yield comparison(event, captions, recipes)  # type: ignore[arg-type]
@@ -209,7 +225,8 @@ class Handlers:
         return ("Full precision", dict.fromkeys(model.order, FP16)), ("This recipe", state.options)
 
     def _caption(self, model: OpenModel, title: str, options: Mapping[str, Option]) -> str:
-        return f"{title} · {bits_per_weight(model.structure, options):.2f} bits"
+        note = inputs_note(options)
+        return f"{title} · {stored_bits_of(model.structure, options):.2f} bits" + (f", {note}" if note else "")
 
     def restored(self, state: ViewState, region: dict[str, Any] | None, session: str) -> Iterator[Any]:
         """Rows (block, share repaired) for a region of the difference map; pane values while it works."""
@@ -247,7 +264,7 @@ class Handlers:
         for event in self._events(work, session):
             if isinstance(event, Made):
                 title, options = next(titles)
-                recipe = Recipe(model_ref(model.structure), dict(options))
+                recipe = recipe_of(model.structure, options)
                 value = grid_column(value, self._caption(model, title, options), event.pictures, recipe)
                 yield value
             elif isinstance(event, dict):
@@ -300,8 +317,7 @@ class Handlers:
 
     def recipe(self, state: ViewState) -> Recipe:
         """The current recipe."""
-        ref = model_ref(self.context.model(state.model).structure)
-        return Recipe(ref, dict(state.options), provenance={"allocator": "explorer"})
+        return recipe_of(self.context.model(state.model).structure, state.options, {"allocator": "explorer"})
 
     def export_plan(self, state: ViewState, name: str) -> tuple[str, bool]:
         """What a file would hold, in words, and whether layers change in it."""
@@ -315,7 +331,7 @@ class Handlers:
         """The recipe becomes what a file would hold of it, so that it is seen before it is written."""
         plan = planned(self.context.model(state.model), self.recipe(state), name)
         model = self.context.model(state.model)
-        return edited(state, {n: plan.recipe.option(n) for n in model.order}, f"as {name} holds it")
+        return edited(state, of_recipe(model.order, plan.recipe), f"as {name} holds it")
 
     def exported(self, state: ViewState, name: str, directory: str, session: str) -> Iterator[str]:
         """Write, reload, compare; Markdown of where it stands."""
@@ -335,19 +351,19 @@ class Handlers:
         """Difference of the pins by layer."""
         if not {"A", "B"} <= set(state.pins):
             return []
-        ref = model_ref(self.context.model(state.model).structure)
-        a, b = (Recipe(ref, dict(state.pins[k])) for k in "AB")
-        return [[name, str(x), str(y)] for name, (x, y) in difference(a, b).items()]
+        a, b = (state.pins[k] for k in "AB")
+        return [[name, layer_text(a, name), layer_text(b, name)] for name in changed_layers(a, b)]
 
     def saved(self, state: ViewState) -> str:
         """The recipe file for the browser to save: name and content, with a counter so that saving twice works."""
         structure, recipe = self.context.model(state.model).structure, self.recipe(state)
         content = json.dumps(recipe_to_json(recipe, structure), indent=1, ensure_ascii=False)
-        name = f"{Path(state.model).stem}-{bits_per_weight(structure, state.options):.2f}bits-{recipe.hash[:6]}{SUFFIX}"
+        name = f"{Path(state.model).stem}-{stored_bits_of(structure, state.options):.2f}bits-{recipe.hash[:6]}{SUFFIX}"
         return json.dumps({"name": name, "content": content, "at": time.time()})
 
     def address(self, state: ViewState) -> str:
         """Query parameters of this view, as JSON for the page's history."""
         model, s = self.context.model(state.model), state.settings
-        return json.dumps({"model": state.model, "r": pack_options(state.options, model.order), "prompt": s.prompt,
-                           "seed": s.seed, "steps": s.steps, "guidance": s.guidance})
+        return json.dumps({"model": state.model, "r": pack_options(state.options, model.order),
+                           **pack_rest(state.options, model.order), "prompt": s.prompt, "seed": s.seed,
+                           "steps": s.steps, "guidance": s.guidance})

@@ -24,8 +24,8 @@ TITLES: dict[str, tuple[str, str]] = {
     "attribution-integrated-gradients": ("Attribution (integrated gradients)", "share of the predicted damage"),
     "gnn-operation": ("Network, by operation", "score of the operation's embedding"),
     "gnn-block": ("Network, by block", "score of the block's embedding"),
-    "orthogonality-linear": ("Orthogonality, linear (MPQ-Diff)", "importance times bits"),
-    "orthogonality": ("Orthogonality (MPQ-Diff)", "share of the model's independence it carries"),
+    "orthogonality": ("Orthogonality (MPQ-Diff)", "importance (theta) times weight error"),
+    "orthogonality-linear": ("Importance, linear (MPQ-Diff)", "importance times the bits saved, as published"),
     "outliers": ("Activation outliers (DMQ)", "spread of its inputs over channels"),
     "weight-error": ("Weight error", "relative squared error of the weights"),
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from engine.core.option import FP16, Option, parse_option
+from engine.core.option import Option, parse_option
+from explorer.choices import choices_of, describe_change, replaced
 
 MAX_HISTORY = 200
 
@@ -26,7 +27,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One entry of the edit history: what was changed and the recipe after it."""
+    """One entry of the edit history: what was changed and the recipe after it, inputs and weight sets included."""
 
     title: str
     options: Mapping[str, Option]
@@ -76,15 +77,19 @@ class ViewState:
 
 def fresh(model: str, options: Mapping[str, Option], overlay: str, settings: Settings) -> ViewState:
     """The state of a model just opened."""
-    return ViewState(model, (Version("opened", dict(options)),), overlay=overlay, settings=settings)
+    return ViewState(model, (Version("opened", choices_of(options)),), overlay=overlay, settings=settings)
 
 
 def edited(state: ViewState, options: Mapping[str, Option], title: str = "") -> ViewState:
-    """A new version on top of the current one; versions that were undone are dropped. No change, no version."""
-    if dict(options) == dict(state.options):
+    """A new version on top of the current one; versions that were undone are dropped. No change, no version.
+
+    A plain mapping of options leaves the inputs as they are; see `explorer.choices.replaced`.
+    """
+    wanted = replaced(state.options, options)
+    if wanted == choices_of(state.options):
         return state
-    title = title or describe_change(state.options, options)
-    history = (*state.history[: state.at + 1], Version(title, dict(options)))[-MAX_HISTORY:]
+    title = title or describe_change(state.options, wanted)
+    history = (*state.history[: state.at + 1], Version(title, wanted))[-MAX_HISTORY:]
     return replace(state, history=history, at=len(history) - 1)
 
 
@@ -100,17 +105,7 @@ def jumped(state: ViewState, at: int) -> ViewState:
 
 def pinned(state: ViewState, name: str) -> ViewState:
     """Keep the current recipe under a name, to be compared with others."""
-    return replace(state, pins={**state.pins, name: dict(state.options)})
-
-
-def describe_change(before: Mapping[str, Option], after: Mapping[str, Option]) -> str:
-    """A short title: `12 layers to uaq-4`, `up_blocks.1.resnets.0.conv1: uaq-4 to uaq-3`."""
-    changed = [n for n in {**before, **after} if before.get(n, FP16) != after.get(n, FP16)]
-    targets = {str(after.get(n, FP16)) for n in changed}
-    if len(changed) == 1:
-        name = changed[0]
-        return f"{name}: {before.get(name, FP16)} to {after.get(name, FP16)}"
-    return f"{len(changed)} layers to {targets.pop() if len(targets) == 1 else 'other options'}"
+    return replace(state, pins={**state.pins, name: choices_of(state.options)})
 
 
 def options_from_browser(raw: object, known: Iterable[str]) -> dict[str, Option]:

@@ -178,7 +178,7 @@ class Studying:
         job, standing = self.jobs.current, self.jobs.standing()
         if job is None or state is None or standing.kind != "fit" or not standing.result:
             return {self.panel.fitted: gr.skip()}
-        self.wiring.handlers.context.refresh(job.model)
+        self.wiring.handlers.context.refreshed(job.model)
         return {self.panel.fitted: fit_text(standing.result)}
 
     def adopted(self, state: ViewState | None) -> Update:

@@ -5,18 +5,56 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from engine.core.errors import OptionError, RecipeError
 from engine.core.option import FP16, Option, parse_option
+from explorer.choices import Choices, activation_of, activation_text, choices_of, set_of, set_text
 
 MAX_PACKED = 16_000
 MAX_TEXT = 200_000
+INPUTS, SETS = "a", "w"  # query parameters beside the options' own
+
+T = TypeVar("T")
 
 
 def pack_options(options: Mapping[str, Option], order: Sequence[str]) -> str:
-    """Options in layer order as a short URL-safe text: a legend and run lengths, deflated."""
-    texts = [str(options.get(name, FP16)) for name in order]
+    """Options in layer order as a short URL-safe text."""
+    return pack([str(options.get(name, FP16)) for name in order])
+
+
+def unpack_options(packed: str, order: Sequence[str]) -> dict[str, Option]:
+    """The options that `pack_options` wrote.
+
+    Raises:
+        RecipeError: damaged, oversized, or for a model with another number of layers.
+    """
+    return dict(zip(order, unpack(packed, len(order), parse_option), strict=True))
+
+
+def pack_rest(options: Mapping[str, Option], order: Sequence[str]) -> dict[str, str]:
+    """Query parameters for quantized inputs and weight sets; none where there are none."""
+    now = choices_of(options)
+    texts = {INPUTS: [activation_text(now.activations.get(n)) for n in order],
+             SETS: [set_text(now.weights.get(n)) for n in order]}
+    return {key: pack(row) for key, row in texts.items() if any(row)}
+
+
+def with_rest(options: Mapping[str, Option], query: Mapping[str, str], order: Sequence[str]) -> Choices:
+    """Options together with what `pack_rest` wrote of the same recipe.
+
+    Raises:
+        RecipeError: as `unpack_options`.
+    """
+    inputs = unpack(query[INPUTS], len(order), activation_of) if query.get(INPUTS) else []
+    sets = unpack(query[SETS], len(order), set_of) if query.get(SETS) else []
+    return Choices(dict(options), {n: a for n, a in zip(order, inputs, strict=False) if a},
+                   {n: w for n, w in zip(order, sets, strict=False) if w and options[n] != FP16})
+
+
+def pack(texts: Sequence[str]) -> str:
+    """A text per layer as one short URL-safe text: a legend and run lengths, deflated."""
     legend = list(dict.fromkeys(texts))
     runs: list[list[int]] = []
     for text in texts:
@@ -29,11 +67,11 @@ def pack_options(options: Mapping[str, Option], order: Sequence[str]) -> str:
     return base64.urlsafe_b64encode(zlib.compress(body.encode(), 9)).rstrip(b"=").decode()
 
 
-def unpack_options(packed: str, order: Sequence[str]) -> dict[str, Option]:
-    """The options that `pack_options` wrote.
+def unpack(packed: str, count: int, parse: Callable[[str], T]) -> list[T]:
+    """What `pack` wrote of `count` layers, parsed.
 
     Raises:
-        RecipeError: damaged, oversized, or for a model with another number of layers.
+        RecipeError: damaged, oversized, or of another number of layers.
     """
     try:
         if len(packed) > MAX_PACKED:
@@ -44,17 +82,17 @@ def unpack_options(packed: str, order: Sequence[str]) -> dict[str, Option]:
         if inflater.unconsumed_tail:
             raise ValueError("too long")
         legend_text, runs_text = text.decode("ascii").split(";")
-        legend = [parse_option(t) for t in legend_text.split(",")]
-        expanded: list[Option] = []
+        legend = [parse(t) for t in legend_text.split(",")]
+        expanded: list[T] = []
         for run in runs_text.split(","):
-            index, count = (int(part) for part in run.split("x"))
-            if not (0 <= index < len(legend) and 0 < count <= len(order) - len(expanded)):
+            index, length = (int(part) for part in run.split("x"))
+            if not (0 <= index < len(legend) and 0 < length <= count - len(expanded)):
                 raise ValueError("another model")
-            expanded += [legend[index]] * count
-        if len(expanded) != len(order):
+            expanded += [legend[index]] * length
+        if len(expanded) != count:
             raise ValueError("another model")
-    except (ValueError, binascii.Error, zlib.error, UnicodeError, OptionError):
+    except (ValueError, binascii.Error, zlib.error, UnicodeError, OptionError, RecipeError):
         raise RecipeError(
             "The recipe in the address is damaged or belongs to another model; the model was opened without it."
         ) from None
-    return dict(zip(order, expanded, strict=True))
+    return expanded

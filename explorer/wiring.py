@@ -24,6 +24,7 @@ from explorer.deciding import Deciding
 from explorer.graphview.card import view_value
 from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
+from explorer.inputs import inputs_value
 from explorer.insighting import Insighting
 from explorer.overlays import overlay_data
 from explorer.panels.header import HeaderPanel
@@ -73,7 +74,7 @@ class Wiring:
         overlay = overlay_data(model.structure, model.backend.scores, state.overlay, state.ramp)
         value = view_value(state.options, overlay, selected=state.selected, protected=state.protected,
                            expanded=state.expanded, rev=next(self.revisions), edit=edit,
-                           address=self.handlers.address(state))
+                           address=self.handlers.address(state), **inputs_value(model.structure, state.options))
         versions = [(f"{i}. {v.title}", i) for i, v in enumerate(state.history)][::-1][:HISTORY_SHOWN]
         pins = ", ".join(sorted(state.pins))
         return {

@@ -130,7 +130,8 @@
   };
 
   // The whole recipe: exactly the figures of the engine; the predicted quality is the additive table's.
-  QS.totals = (graph, options) => {
+  const NOTHING = { inputs: {}, sets: {}, tables: {} };
+  QS.totals = (graph, options, { inputs, sets, tables } = NOTHING) => {
     let bytes = 0,
       damage = 0,
       known = true,
@@ -145,8 +146,15 @@
       else damage += value;
       if (layer.scaled && layer.scaled.includes(option)) scaled += 1;
     }
+    const more = QS.inputTotals(graph, options, inputs, sets, tables);
+    bytes += more.bytes;
+    if (more.damage !== null) damage += more.damage;
     return {
       bytes,
+      inputs: more.on,
+      operations: more.counted ? more.operations : null,
+      operations_percent: more.counted ? (100 * more.operations) / more.full : null,
+      weights_alone: more.damage === null,
       bits_per_weight: (graph.precision_bits * bytes) / graph.full_bytes,
       megabytes: bytes / 1e6,
       percent: (100 * bytes) / graph.full_bytes,

@@ -11,6 +11,10 @@
       this.name = name;
       this.graph = null;
       this.options = {};
+      this.inputs = {}; // choice -> how its inputs are quantized; silent = full precision
+      this.sets = {}; // choice -> bytes of scales of its calibrated weights
+      this.tables = {}; // choice -> [static setting, bytes]
+      this.scheme = "token";
       this.base = null;
       this.edit = 0;
       this.rev = 0;
@@ -43,6 +47,9 @@
       if (fresh) {
         this.waiting = true; // no edits before the recipe is here: they would be made on nothing
         this.options = {};
+        this.inputs = {};
+        this.sets = {};
+        this.tables = {};
         this.expanded.clear();
         this.folded.clear();
         this.selected.clear();
@@ -60,6 +67,9 @@
       } // mid-gesture: wait for its end
       const late = value.edit !== undefined && value.edit !== null && value.edit < this.edit;
       if (value.options && !late) this.options = { ...value.options };
+      if (value.inputs && !late) this.inputs = { ...value.inputs };
+      if (value.sets && !late) this.sets = value.sets;
+      if (value.tables && !late) this.tables = value.tables;
       if (value.options) this.waiting = false;
       if (value.selected && !late) this.selected = new Set(value.selected);
       if (value.protected && !late) this.protected = new Set(value.protected);
@@ -82,6 +92,7 @@
     fields() {
       return {
         options: { ...this.options },
+        inputs: { ...this.inputs },
         selected: [...this.selected],
         protected: [...this.protected],
         expanded: [...this.expanded],
@@ -128,6 +139,16 @@
       if (!held) this.helds.set(id, (held = QS.holding(this.graph, this.options, this.choicesOf(id))));
       return held;
     }
+    holdingInputs(id) {
+      if (this.inputsFor !== this.inputs || this.inputsGraph !== this.graph) {
+        this.inputHelds = new Map();
+        this.inputsFor = this.inputs;
+        this.inputsGraph = this.graph;
+      }
+      let held = this.inputHelds.get(id);
+      if (!held) this.inputHelds.set(id, (held = QS.holdingInputs(this.graph, this.inputs, this.choicesOf(id))));
+      return held;
+    }
     // The whole selection if the id is part of it, else the id alone.
     meant(id) {
       return this.selected.has(id) ? [...this.selected] : [id];
@@ -137,12 +158,17 @@
     begin() {
       if (!this.base) {
         this.base = this.options;
-        this.totalsBefore = QS.totals(this.graph, this.base);
+        this.inputsBase = this.inputs;
+        this.totalsBefore = this.totals();
       }
     }
-    live(options) {
+    live(options, inputs = this.inputs) {
       this.options = options;
+      this.inputs = inputs;
       this.emit("options");
+    }
+    totals() {
+      return QS.totals(this.graph, this.options, this);
     }
     shift(choices, steps) {
       if (this.waiting) return;
@@ -154,16 +180,34 @@
       this.begin();
       this.live(QS.setBits(this.graph, this.base, choices, bits));
     }
+    shiftInputs(choices, steps) {
+      if (this.waiting) return;
+      this.begin();
+      this.live(this.base, QS.shiftInputs(this.graph, this.inputsBase, choices, steps, this.scheme));
+    }
+    setInputs(choices, bits) {
+      if (this.waiting) return;
+      this.begin();
+      this.live(this.base, QS.setInputs(this.graph, this.inputsBase, choices, bits, this.scheme));
+    }
+    rescheme(choices) {
+      if (this.waiting) return;
+      this.begin();
+      this.live(this.base, QS.rescheme(this.graph, this.inputsBase, choices, this.scheme));
+      this.commit();
+    }
     commit() {
       const base = this.base,
-        held = this.held;
+        held = this.held,
+        inputs = this.inputsBase;
       if (!base) return false;
-      const changed = Object.keys(this.options).some((name) => this.options[name] !== base[name]);
+      const differs = (now, before) => [...Object.keys(now), ...Object.keys(before)].some((name) => now[name] !== before[name]);
+      const changed = differs(this.options, base) || differs(this.inputs, inputs);
       this.base = null;
       this.held = null;
       this.totalsBefore = null;
       if (changed) this.edit += 1;
-      if (held) this.setValue(changed ? { ...held, options: null, selected: null } : held);
+      if (held) this.setValue(changed ? { ...held, options: null, inputs: null, sets: null, tables: null, selected: null } : held);
       this.emit("options");
       if (changed) this.publish("release");
       return changed;
@@ -180,6 +224,7 @@
     abandon() {
       if (this.base) {
         this.options = this.base;
+        this.inputs = this.inputsBase;
         this.commit();
       }
     }

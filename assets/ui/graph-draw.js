@@ -156,7 +156,9 @@
         { state } = node,
         { color, hatched } = tint(node, held);
       if (!store.base) describe(node, held);
-      const key = `${held.mean}|${held.low}|${held.high}|${held.stored}|${color}|${hatched}`;
+      const inputs = graph.inputs && store.holdingInputs(node.item.id),
+        quantized = inputs && inputs.on ? QS.inputText(inputs) : "";
+      const key = `${held.mean}|${held.low}|${held.high}|${held.stored}|${color}|${hatched}|${quantized}`;
       if (state.key === key) return;
       state.key = key;
       const ink = color ? QS.inkOn(color) : "currentColor",
@@ -179,7 +181,11 @@
         node.lines.style.color = ink;
         node.bits.style.fill = ink;
       }
-      say(node.bits, QS.heldText(held));
+      say(node.bits, quantized && isCard ? `W${QS.heldText(held)} A${quantized}` : QS.heldText(held));
+      if (state.quantized !== quantized) {
+        state.quantized = quantized;
+        node.g.classList.toggle("quantized", Boolean(quantized));
+      }
       if (state.mixed !== held.mixed) {
         state.mixed = held.mixed;
         node.g.classList.toggle("mixed", held.mixed);
@@ -210,7 +216,7 @@
 
     // For assistive technology, once a gesture has ended.
     function describe(node, held) {
-      const text = valueText(held);
+      const text = valueText(held, node);
       if (node.state.text === text) return;
       node.state.text = text;
       node.g.setAttribute("aria-valuenow", held.mean.toFixed(2));
@@ -225,9 +231,13 @@
         : own;
     }
 
-    function valueText(held) {
+    function valueText(held, node) {
       const range = held.mixed ? `mixed, ${held.low} to ${held.high} bits, mean ${held.mean.toFixed(1)}` : `${held.mean} bits`;
-      return `${range}, ${held.stored.toFixed(2)} stored, ${QS.megabytes(held.bytes)}`;
+      return `${range}, ${held.stored.toFixed(2)} stored, ${QS.megabytes(held.bytes)}${inputsOf(node)}`;
+    }
+    function inputsOf(node) {
+      const held = store.graph.inputs && store.holdingInputs(node.item.id);
+      return held && held.on ? `, inputs ${QS.inputText(held)} bits` : "";
     }
 
     function paint() {

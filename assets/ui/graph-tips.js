@@ -29,6 +29,19 @@
       );
     }
 
+    // How wide the inputs are, or why they cannot be narrowed; nothing while none is.
+    function inputsLine(node) {
+      const graph = store.graph;
+      if (!graph.inputs) return null;
+      const held = QS.holdingInputs(graph, store.inputs, node.choices),
+        refused = graph.inputs.refused[node.choices[0]];
+      if (!held.of) return refused ? el("div", { class: "qs-tip-trust", text: refused }) : null;
+      if (!held.on) return null;
+      const schemes = new Set(node.choices.filter((c) => store.inputs[c]).map((c) => QS.schemeOf(store.inputs[c])));
+      const scheme = schemes.size > 1 ? "several schemes" : graph.inputs.schemes[[...schemes][0]] || "Static";
+      return line("Inputs", `A${QS.inputText(held)}${held.on < held.of ? ` on ${held.on} of ${held.of}` : ""}`, scheme);
+    }
+
     function content(node) {
       const id = node.item.id,
         card = node.item.card || node.item.unit,
@@ -63,6 +76,8 @@
           `${((100 * 8 * held.bytes) / (graph.precision_bits * held.weights)).toFixed(0)} %`,
         ),
       );
+      const inputs = inputsLine(node);
+      if (inputs) tip.append(inputs);
       const score = scoreLine(id);
       if (score) tip.append(score);
       if (!store.byBits && store.overlay.trust) tip.append(el("div", { class: "qs-tip-trust", text: store.overlay.trust }));

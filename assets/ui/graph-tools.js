@@ -154,7 +154,33 @@
       bits = el("div", { class: "qs-bitkeys", role: "group", "aria-label": "Set bits of the selection" });
     const lock = QS.button("lock", "Protect or release the selection (p)", () => store.protect([...store.selected]));
     const clear = QS.button("close", "Clear the selection (Esc)", () => store.select([]));
-    const node = el("div", { class: "qs-selection", hidden: true }, text, bits, lock, clear);
+    const inputs = el("div", { class: "qs-bitkeys qs-inputkeys", role: "group", "aria-label": "Set input bits of the selection" });
+    const node = el("div", { class: "qs-selection", hidden: true }, text, bits, inputs, lock, clear);
+    // Widths of the inputs, while the page shows them.
+    function paintInputs(choices) {
+      inputs.hidden = !store.graph.inputs || !(store.inputsShown ?? Object.keys(store.inputs).length > 0);
+      if (inputs.hidden) return;
+      const ladder = [...QS.inputLadder(store.graph)].reverse();
+      if (inputs.childElementCount !== ladder.length + 1)
+        inputs.replaceChildren(
+          el("span", { text: "A" }),
+          ...ladder.map((b) =>
+            el("button", {
+              type: "button",
+              text: b >= QS.OFF ? "off" : b,
+              dataset: { inputs: b },
+              title: b >= QS.OFF ? "Inputs in full precision" : `Quantize inputs to ${b} bits`,
+              onclick: () => {
+                store.setInputs(store.editable([...store.selected]), b);
+                store.commit();
+              },
+            }),
+          ),
+        );
+      const held = QS.holdingInputs(store.graph, store.inputs, choices);
+      for (const key of inputs.querySelectorAll("button"))
+        key.setAttribute("aria-pressed", String(!held.mixed && held.low === Number(key.dataset.inputs)));
+    }
     function paint() {
       const n = store.selected.size;
       node.hidden = !n || !store.graph;
@@ -182,9 +208,10 @@
       text.textContent = `${name} · ${choices.size} ${choices.size === 1 ? "layer" : "layers"} · ${held.stored.toFixed(2)} bits`;
       for (const key of bits.children)
         key.setAttribute("aria-pressed", String(!held.mixed && held.low === Number(key.dataset.bits)));
+      paintInputs([...choices]);
       lock.setAttribute("aria-pressed", String([...store.selected].every((id) => store.protected.has(id))));
     }
-    store.on("select options value protect graph", QS.framed(paint));
+    store.on("select options value protect graph inputs", QS.framed(paint));
     return node;
   };
 })();

@@ -35,7 +35,7 @@
       body = el("tbody"),
       note = el("p", { class: "qs-note" });
     const method = el("select", { "aria-label": "Method of the selected layers" });
-    const head = el("tr", {}, ...["Layer", "Role", "Option", "Size"].map((text) => el("th", { scope: "col", text })));
+    const head = el("tr", {}, ...["Layer", "Role", "Option", "Inputs", "Size"].map((text) => el("th", { scope: "col", text })));
     const table = el("table", { class: "qs-table" }, el("thead", {}, head), body);
     const node = el(
       "div",
@@ -61,16 +61,18 @@
     function row(choice) {
       const layer = store.graph.layers[choice],
         select = QS.optionSelect(store, choice, () => paint());
-      const size = el("td", { class: "number" });
+      const size = el("td", { class: "number" }),
+        inputs = store.graph.inputs && QS.inputSelect(store, choice);
       const tr = el(
         "tr",
         { dataset: { layer: choice } },
         el("th", { scope: "row", title: choice, text: layer.label }),
         el("td", { text: layer.role }),
         el("td", {}, select),
+        el("td", {}, inputs || null),
         size,
       );
-      return { tr, select, size };
+      return { tr, select, inputs, size };
     }
 
     function build(choices) {
@@ -108,6 +110,7 @@
           held = QS.holding(store.graph, store.options, [choice]);
         if (item.select.value !== option) item.select.value = option;
         item.select.disabled = store.isProtected(choice);
+        item.inputs?.paint();
         item.size.textContent = QS.megabytes(held.bytes);
         methods.add(QS.parseOption(option)[0]);
       }

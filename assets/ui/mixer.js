@@ -7,24 +7,24 @@
     EDGE = 7; // a track as mixer.css has it, and half a thumb: rungs lie between the two ends of the track
 
   // One slider; the caller says what a move means. Levels are rungs 0..top.
-  function fader(top, label) {
+  function fader(top, label, { height = HEIGHT, low = 2, high = 16, extra = "" } = {}) {
     const thumb = el("div", { class: "qs-thumb" }),
       track = el("div", { class: "qs-track" }, el("div", { class: "qs-groove" }), thumb);
     const slider = el(
       "div",
       {
-        class: "qs-fader",
+        class: `qs-fader ${extra}`.trim(),
         role: "slider",
         tabindex: 0,
         "aria-orientation": "vertical",
-        "aria-valuemin": 2,
-        "aria-valuemax": 16,
+        "aria-valuemin": low,
+        "aria-valuemax": high,
         "aria-label": label,
       },
       track,
     );
     slider.place = (level) => {
-      thumb.style.transform = `translateY(${((-(HEIGHT - 2 * EDGE) * level) / top).toFixed(1)}px)`;
+      thumb.style.transform = `translateY(${((-(height - 2 * EDGE) * level) / top).toFixed(1)}px)`;
     };
     slider.levelAt = (event) => {
       const box = track.getBoundingClientRect();
@@ -117,6 +117,9 @@
     slider.addEventListener("blur", endKeys);
   }
 
+  QS.fader = fader;
+  QS.driveFader = drive;
+
   QS.mountMixer = (element, { props, trigger, watch }) => {
     const host = element.querySelector(".qs-root"),
       store = QS.store(props.group),
@@ -137,7 +140,7 @@
       twist.setAttribute("aria-expanded", String(!hidden));
       if (!hidden) paint();
     };
-    host.replaceChildren(twist, body);
+    host.replaceChildren(el("div", { class: "qs-mixer-head" }, twist, QS.inputSwitch(store, host)), body);
     if (props.folded) fold(true);
 
     const ladder = () => store.graph.choices,
@@ -151,7 +154,10 @@
         name = el("span", { class: "qs-strip-name", text: card.short, title: card.label });
       const range = el("div", { class: "qs-range" });
       slider.querySelector(".qs-track").append(range);
-      const node = el("div", { class: "qs-strip", dataset: { id: card.id } }, bits, slider, name);
+      const node = el("div", { class: "qs-strip", dataset: { id: card.id } }, bits, slider);
+      const inputs = store.graph.inputs && QS.inputFader(store, card);
+      if (inputs) node.append(inputs);
+      node.append(name);
       const choices = () => store.editable(store.meant(card.id));
       drive(slider, {
         onset: (level) => store.set(choices(), ladder()[Math.min(level, top())]),
@@ -164,7 +170,7 @@
       );
       node.addEventListener("pointerenter", () => store.setHover(card.id));
       node.addEventListener("pointerleave", () => store.setHover(""));
-      return { card, node, slider, bits, range, key: "" };
+      return { card, node, slider, bits, range, inputs, key: "" };
     }
 
     let master = null;
@@ -208,9 +214,10 @@
         el("span", { class: "qs-group-title" }),
         bits,
         slider,
+        ...[store.graph.inputs && QS.inputMaster(store)].filter(Boolean),
         el("span", { class: "qs-strip-name", text: "All blocks" }),
       );
-      master = { slider, bits };
+      master = { slider, bits, inputs: masterBox.querySelector(".qs-inputs") };
       host.dataset.ready = "1";
     }
 
@@ -219,6 +226,7 @@
         held = store.holding(item.card.id),
         { color, hatched } = store.paintOf(item.card.id, held);
       const key = `${held.mean}|${held.low}|${held.high}|${held.stored}|${color}|${hatched}`;
+      if (item.inputs) item.inputs.paint(store.holdingInputs(item.card.id));
       if (!store.base) describe(item, held);
       if (item.key === key) return;
       item.key = key;
@@ -249,6 +257,7 @@
       master.bits.textContent = QS.heldText(held);
       master.slider.place(QS.levelBetween(store.graph, held.mean));
       master.slider.setAttribute("aria-valuenow", held.mean.toFixed(2));
+      if (master.inputs) master.inputs.paint(QS.holdingInputs(store.graph, store.inputs, Object.keys(store.graph.layers)));
       text.textContent = `${strips.size} blocks · mean ${held.mean.toFixed(2)} bits nominal`;
     }
     function mark() {

@@ -27,4 +27,31 @@
     });
     return select;
   };
+
+  // The width of one layer's inputs; a layer that cannot take one says why.
+  QS.inputSelect = (store, choice) => {
+    const refused = store.graph.inputs.refused[choice];
+    const widths = [...QS.inputLadder(store.graph)].reverse();
+    const select = el(
+      "select",
+      { "aria-label": `Input bits of ${choice}`, title: refused || null },
+      ...widths.map((bits) => el("option", { value: bits, text: bits >= QS.OFF ? "off" : `${bits} bits` })),
+    );
+    select.addEventListener("change", () => {
+      store.setInputs(store.editable([choice]), Number(select.value));
+      store.commit();
+      select.paint();
+    });
+    select.paint = () => {
+      const bits = QS.inputBits(store.inputs, choice),
+        text = store.inputs[choice];
+      if (![...select.options].some((o) => o.value === String(bits)))
+        select.append(el("option", { value: bits, text: `${bits} bits` }));
+      select.value = String(bits);
+      select.disabled = Boolean(refused) || store.isProtected(choice);
+      const online = text && store.scheme !== "token" && QS.schemeOf(text) === "token";
+      select.title = refused || (online ? store.graph.inputs.untabled : "");
+    };
+    return select;
+  };
 })();

@@ -19,6 +19,10 @@
     const part = figure("of full", "Share of the full-precision bytes of the same layers");
     const TABLE = "Predicted quality against full precision: each layer's damage from a table, added up";
     const psnr = figure("predicted", TABLE);
+    const bops = figure(
+      "BOPs",
+      "Bit operations of one denoiser call for one picture: multiply-adds x weight bits x input bits, nominal; attention products are left out",
+    );
     const node = el(
       "div",
       { class: "qs-totals", role: "status", "aria-live": "off" },
@@ -26,6 +30,7 @@
       size.node,
       part.node,
       psnr.node,
+      bops.node,
     );
 
     const change = (now, before, digits, unit = "") => {
@@ -44,7 +49,7 @@
     };
     function paint() {
       if (!store.graph) return;
-      const now = QS.totals(store.graph, store.options),
+      const now = store.totals(),
         before = store.totalsBefore || {};
       store.figures = now;
       const big = now.bytes >= 1e9;
@@ -52,8 +57,9 @@
       say(size, QS.megabytes(now.bytes), change(now.megabytes, before.megabytes, big ? 0 : now.bytes >= 1e8 ? 1 : 2, " MB"));
       say(part, `${now.percent.toFixed(1)} %`, change(now.percent, before.percent, 1));
       part.node.querySelector("span").textContent = `of fp${store.graph.precision_bits}`;
-      const gauge = store.graph.gauge || {},
-        forecast = store.forecast && store.forecast.bytes === now.bytes ? store.forecast : null;
+      const gauge = store.graph.gauge || {};
+      // The ensemble has learned from weights alone; with quantized inputs the table speaks.
+      const forecast = !now.inputs && store.forecast && store.forecast.bytes === now.bytes ? store.forecast : null;
       const beyond = forecast ? forecast.unsupported : gauge.learned ? now.scaled : 0;
       psnr.node.hidden = now.predicted === null && !forecast;
       if (forecast) say(psnr, forecast.text, "");
@@ -64,8 +70,17 @@
           change(now.predicted, before.predicted, 1),
         );
       psnr.node.title = forecast ? forecast.title : TABLE;
-      psnr.node.querySelector("span").textContent = beyond ? "predicted, extrapolated" : "predicted";
+      psnr.node.querySelector("span").textContent = now.weights_alone
+        ? "predicted, weights alone"
+        : beyond
+          ? "predicted, extrapolated"
+          : "predicted";
       psnr.node.classList.toggle("scaled", now.scaled > 0 && !forecast);
+      bops.node.hidden = !now.inputs || now.operations === null;
+      if (!bops.node.hidden) {
+        say(bops, QS.bigNumber(now.operations).trim(), change(now.operations_percent, before.operations_percent, 1, " %"));
+        bops.node.querySelector("span").textContent = `BOPs, ${now.operations_percent.toFixed(1)} %`;
+      }
     }
     store.on("options value graph", QS.framed(paint));
     paint();

@@ -44,6 +44,18 @@ def bits_budget(bits: float, structure: Structure) -> int:
     return _whole(bits / structure.precision_bits * full_bytes(structure), structure)
 
 
+def memory_size(text: str) -> int:
+    """Bytes of `8GB` (10^9) or `8GiB` (2^30).
+
+    Raises:
+        InputError: no number with such a unit.
+    """
+    match = _TEXT.fullmatch(text)
+    if not match or match[2].lower() not in BYTES:
+        raise InputError(f"{text[:40]!r} is no amount of memory; write a number and a unit, such as 8GB or 7.5GiB.")
+    return int(float(match[1]) * BYTES[match[2].lower()])
+
+
 def layers_budget(total_bytes: int, structure: Structure, working_bytes: int = 0) -> int:
     """What is left for the quantizable layers when the whole pipeline must fit: components (text encoders, VAE),
     biases, norms and tables, and `working_bytes` of activations are taken off.

@@ -70,10 +70,11 @@ def table_scores(predictor: Predictor, name: str = "predictor") -> Scores:
     return Scores(name, subject.structure.identity, UNIT, layers, trust=trust_of(predictor), about=about)
 
 
-def trust_of(predictor: Predictor) -> Trust:
-    """How far the predictor can be believed: its held-out rank correlation within bins of bits, else overall."""
+def trust_of(predictor: Predictor, kind: Kind | None = None) -> Trust:
+    """How far the predictor (or one kind of its members) can be believed: its held-out rank correlation within bins of
+    bits, else overall."""
     figures = predictor.report.quality or predictor.report.target
-    best = figures[predictor.kind]
+    best = figures[kind or predictor.kind]
     within = best.spearman_in_bins
     note = f"held out, within bins of 0.1 bits; {best.spearman:.3f} overall" if within is not None else "held out"
     return Trust(predictor.about.get("study", ""), predictor.report.trials, int(predictor.about.get("images", "0")),

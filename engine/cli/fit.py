@@ -12,7 +12,7 @@ from engine.cli.progress import progress_flag, told
 from engine.cli.table import aligned
 from engine.core.errors import InputError
 
-KINDS = ("damage", "gnn", "guided")
+KINDS = ("damage", "anchored", "gnn", "guided")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formula", metavar="F", help="target, higher = better, over the study's metrics and bits, "
                         "such as '-image_mse - 0.1*bits' (default: psnr)")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS,
-                        help="what to fit beside the controls; damage and a network also give a blend")
+                        help="what to fit beside the controls; damage and a network also give a blend, anchored "
+                        "needs layers that were measured alone")
     parser.add_argument("--loss", default="hybrid", choices=["spearman", "ndcg", "hybrid", "none"],
                         help="ranking loss of the networks")
     parser.add_argument("--epochs", type=int, help="of each network, at most")

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, structure: Any, scores: Any, problem: Any) -> 
     offered, macs = _offered(args, structure, scores)
     whole = full_bops(structure, macs)
     budget = parse_bops(args.bops, whole) if args.bops else None
-    sized = bool(args.size) or args.bits is not None
+    sized = bool(args.size or args.fits) or args.bits is not None
     pairs = pair_problem(structure, problem, offered, size=sized, budget_bops=budget)
     answer = _solved(args, scores, pairs)
     if args.out:
@@ -93,7 +93,7 @@ def _solved(args: argparse.Namespace, scores: Any, problem: Any) -> Any:
 def _offered(args: argparse.Namespace, structure: Any, scores: Any) -> tuple[Any, Any]:
     """What is on offer for inputs, in the unit of the scores, and the multiply-adds of layers."""
     from engine.allocate.pairs import ActivationChoices
-    from engine.calibrate.activation_errors import find_activation_errors, with_activation_damage
+    from engine.calibrate.activation_files import find_activation_errors, with_activation_damage
     from engine.providers.files import find_scores
 
     widths = _widths(args.activations)

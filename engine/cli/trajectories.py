@@ -103,12 +103,8 @@ def _searched(model: Any, args: argparse.Namespace, found: Any, errors: Any, wei
 
 def activation_error(model: Any, args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """How much each width changes each layer's input; saved beside the scores."""
-    from engine.calibrate.activation_errors import (
-        ActivationErrors,
-        activation_errors,
-        errors_path,
-        save_activation_errors,
-    )
+    from engine.calibrate.activation_errors import activation_errors
+    from engine.calibrate.activation_files import ActivationErrors, errors_path, save_activation_errors
     from engine.calibrate.capture import Captured, capture
 
     tables = model.find_tables(args.tables) if args.tables else None

@@ -25,12 +25,8 @@ from engine.core.errors import InputError, OptionError, RecipeError, StoreError
 from engine.core.files import parse_json, write_atomic
 from engine.core.graph import Structure
 from engine.core.places import assets_dir, cache_dir, model_stem
+from engine.live.tableheads import FOLDER, KIND, SUFFIX, VERSION
 from engine.quant.activation import StaticTable
-
-VERSION = 1
-KIND = "activation tables"
-SUFFIX = ".activations.safetensors"
-FOLDER = "activations"
 
 
 @dataclass(frozen=True, eq=False)

@@ -195,10 +195,19 @@ def _take_any_shape(layer: nn.Module) -> None:
     layer.forward = flattened
 
 
+def _share_hooks(original: nn.Module, packed: nn.Module) -> None:
+    """Both have the same hooks from here on, not copies: one that is removed from either is gone from both."""
+    for kind in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks",
+                 "_forward_hooks_with_kwargs", "_forward_hooks_always_called"):
+        setattr(packed, kind, getattr(original, kind))
+
+
 @contextlib.contextmanager
 def executed(root: nn.Module, weights: Mapping[str, QuantizedWeight],
              reload: Callable[[str], torch.Tensor] | None = None, *, fast: bool = False) -> Iterator[None]:
     """Within the block the named Linear modules of `root` execute with packed weights; afterwards all is as before.
+
+    Their hooks stay on: what quantizes their inputs, or watches them, goes on doing so.
 
     Args:
         root: the model, on the CPU.
@@ -218,6 +227,7 @@ def executed(root: nn.Module, weights: Mapping[str, QuantizedWeight],
     shapes = {name: module.weight.shape for name, module in originals.items()}
     try:
         for name, module in packed.items():
+            _share_hooks(originals[name], module)
             root.set_submodule(name, module)
             if reload is not None:
                 original = originals[name].weight

@@ -25,6 +25,7 @@ def graph_data(
     scaled: Mapping[str, Iterable[str]] | None = None,
     gauge: Mapping[str, Any] | None = None,
     aspect: float = ASPECT,
+    inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything about a model that the page needs to draw and edit without asking again.
 
@@ -32,6 +33,7 @@ def graph_data(
     scaled: choice -> options whose damage was not measured but scaled, or follows without support by any trial.
     gauge: how the summed damage reads as quality (`explorer.gauge.Gauge.as_data`); by default it is a mean squared
         image error, read as decibels.
+    inputs: what `explorer.inputs.inputs_data` says of layer inputs; without it the page offers no activation bits.
     """
     drawn = scene(structure, aspect)
     copies = _copies(structure)
@@ -58,6 +60,7 @@ def graph_data(
         "ramps": {name: [[at, text] for at, text in stops] for name, stops in RAMPS.items()},
         "ramp_titles": RAMP_TITLES,
         "bit_colours": {str(bits): text for bits, text in BIT_COLOURS.items()},
+        **({"inputs": dict(inputs)} if inputs else {}),
     }
 
 
@@ -91,8 +94,14 @@ def view_value(
     rev: int = 0,
     edit: int | None = None,
     address: str = "",
+    inputs: Mapping[str, str] | None = None,
+    sets: Mapping[str, int] | None = None,
+    tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A BlockGraph value.
+
+    `inputs`: choice -> how its inputs are quantized, as `explorer.choices.activation_text` writes it. `sets`: choices
+    whose weights come from a weight set -> bytes their scales cost. `tables`: choice -> [its static setting, bytes].
 
     `edit`: the edit the answer belongs to, so that a late answer cannot undo a newer drag. `rev`: higher than that of
     every value sent before; the page takes each once. 0 is always taken. `address`: JSON object of query parameters
@@ -101,7 +110,8 @@ def view_value(
     value: dict[str, Any] = {
         "options": {name: str(option) for name, option in options.items()},
         "selected": list(selected), "protected": list(protected), "expanded": list(expanded),
-        "overlay": dict(overlay or {}), "rev": rev,
+        "overlay": dict(overlay or {}), "rev": rev, "inputs": dict(inputs or {}), "sets": dict(sets or {}),
+        "tables": dict(tables or {}),
     }  # fmt: skip
     if edit is not None:
         value["edit"] = edit

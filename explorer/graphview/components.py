@@ -24,9 +24,9 @@ from explorer.graphview.card import pack
 ROUTE = "quantscape-ui"
 STYLES = ("tokens.css", "common.css", "graph.css", "mixer.css", "compare.css", "decide.css")
 SCRIPTS = (
-    "dom.js", "ramps.js", "bits.js", "edit-state.js", "keys.js", "help.js", "totals.js", "metrics.js",
+    "dom.js", "ramps.js", "bits.js", "inputs.js", "edit-state.js", "keys.js", "help.js", "totals.js", "metrics.js",
     "graph-layout.js", "graph-routes.js", "graph-draw.js", "graph-input.js", "graph-tips.js", "graph-tools.js",
-    "graph-keys.js", "legend.js", "option-select.js", "table.js", "layers.js", "graph.js", "mixer.js",
+    "graph-keys.js", "legend.js", "option-select.js", "table.js", "layers.js", "graph.js", "mixer.js", "inputs-row.js",
     "heat.js", "compare-view.js", "compare.js", "grid.js", "path.js", "decide.js", "jobbar.js",
     "page.js",
 )  # fmt: skip
@@ -92,17 +92,18 @@ class BlockGraph(_Json):
         short, kind, side, depth, x, y, layers, weights}], edges: [[a, b, "flow"|"skip"|"condition"]],
         layers: {choice: {label, role, kind, shape, block, weights, copies, bytes: {option: int}, sensible: [option],
         damage: {option: float}?, scaled: [option]?}}, full_bytes, precision_bits, other_bytes, ramps, ramp_titles,
-        bit_colours}.
+        bit_colours, inputs?}; `inputs` is what `explorer.inputs.inputs_data` makes: without it no activation bits.
         A graph of the same model (a new damage table, say) keeps zoom, selection and open blocks. In updates
         (`gr.update(graph=...)`) send `graph_text`: a string costs the page far less than a tree of objects.
     value: {options: {choice: option}, selected, protected, expanded: [ids], overlay: {name, title, unit,
         values: {id: number}, text: {id: str}?, scale: [low, high], log, ramp, hatched: [ids], trust, ticks?, ends?,
         choices: [[title, name]]?},
-        rev, edit, address?}; `card.view_value` and `overlay.make_overlay` / `overlay.bits_overlay` build it. Keys left
-        out stay as they are. `edit` counts the viewer's changes: a value that comes back with a smaller `edit` than the
-        page's is an answer to an older state and cannot take back what was done since (send it back as it came; leave
-        it out to overrule the page). `rev` rises with every value; one that is not above the last is not taken again.
-        It is mirrored in `data-rev`, for tests.
+        inputs?: {choice: setting}, sets?, tables?, rev, edit, address?}; `card.view_value` and
+        `overlay.make_overlay` / `overlay.bits_overlay` build it. Keys left out stay as they are. `edit` counts
+        the viewer's changes: a value that comes back with a smaller `edit` than the page's is an answer to an
+        older state and cannot take back what was done since (send it back as it came; leave it out to overrule
+        the page). `rev` rises with every value; one that is not above the last is not taken again. It is
+        mirrored in `data-rev`, for tests.
     events: `release` (options changed; one per gesture, from graph, mixer, table or keys), `select`, `protect`,
         `expand`, `ramp` (overlay.ramp chosen), `overlay` (another of overlay.choices; overlay.wanted is its name).
     props: height (pixels or CSS), totals=False leaves the figures out, group names the edit state.

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from engine.calibrate.activation_errors import (
+from engine.calibrate.activation_errors import activation_errors
+from engine.calibrate.activation_files import (
     ActivationErrors,
-    activation_errors,
     errors_path,
     find_activation_errors,
     load_activation_errors,

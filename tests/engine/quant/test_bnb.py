@@ -12,6 +12,7 @@ from engine.core.errors import OptionError
 from engine.core.layer import Layer, Role
 from engine.core.option import parse_option
 from engine.core.sizes import stored_bytes
+from engine.quant.activation import quantize_online
 from engine.quant.bnb import FP4, NF4, executed, packed_linear
 from engine.quant.table import quantize, relative_error
 
@@ -161,3 +162,22 @@ def test_what_cannot_be_executed_is_named_and_nothing_is_swapped() -> None:
     with pytest.raises(OptionError, match="no kernel"):
         packed_linear(quantize(net[0].weight, parse_option("uaq-4")), None)
     assert dict(net.named_modules()) == modules
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_quantized_inputs_stay_quantized_while_packed_weights_execute(method: str) -> None:
+    net = nn.Sequential(nn.Linear(70, 64))
+    packed = quantize(net[0].weight.detach(), parse_option(method))
+    x = torch.randn(5, 70, generator=torch.Generator().manual_seed(1))
+    handle = net[0].register_forward_pre_hook(lambda _, args: (quantize_online(args[0], 4, "linear"),))
+    with torch.no_grad():
+        plain = nn.functional.linear(quantize_online(x, 4, "linear"), packed.dequantize(), net[0].bias)
+    with torch.no_grad(), executed(net, {"0": packed}):
+        within = net(x)
+        handle.remove()
+        without = net(x)
+    tolerance = 0.02 if method == "int8" else 1e-5  # int8 rounds its inputs to 8 bits itself
+    assert float((within - plain).abs().max() / plain.abs().max()) < tolerance
+    assert float((without - within).abs().max() / plain.abs().max()) > 0.02
+    with torch.no_grad():
+        assert torch.equal(net(x), nn.functional.linear(x, net[0].weight, net[0].bias)), "removed from both"
