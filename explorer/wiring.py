@@ -25,6 +25,7 @@ from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
 from explorer.inputs import inputs_value
 from explorer.overlays import overlay_data
+from explorer.panels.analyse import AnalyseWiring
 from explorer.panels.header import HeaderPanel
 from explorer.panels.prompt import PromptPanel, settings_from
 from explorer.panels.views import GRID_PRESETS, ViewsPanel
@@ -59,6 +60,7 @@ class Wiring:
     def __init__(self, handlers: Handlers, parts: Parts) -> None:
         self.handlers = handlers
         self.parts = parts
+        self.analyse = AnalyseWiring(parts.views.analyse, self, QUIET)
         self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
         self.revisions = itertools.count(time.time_ns() // 1_000_000)
@@ -251,6 +253,7 @@ class Wiring:
             painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
         self._connect_pictures()
         self._connect_export()
+        self.analyse.connect()
         self._connect_browser(page)
         page.unload(self.left)
 
@@ -367,4 +370,5 @@ class Wiring:
     def left(self, request: gr.Request) -> None:
         """The tab was closed: its jobs stop."""
         self.cancelled(request)
+        self.analyse.cancelled(request)
         self.shown.pop(request.session_hash or "", None)
