@@ -70,6 +70,7 @@ def build() -> ViewsPanel:
             histogram = gr.Plot(show_label=False, elem_id="histogram", visible=False)
             insights = insight.build(block)
         deciding = decide.build()
+        analysing = analyse.build()
         studying = study.build()
         with gr.Tab("History", id="history-tab"):
             with gr.Row():
@@ -79,7 +80,6 @@ def build() -> ViewsPanel:
             difference = gr.Dataframe(headers=["Layer", "A", "B"], visible=False, elem_id="difference",
                                       interactive=False, max_height=260)
             history = gr.Radio([], label="Versions, newest first", elem_id="history")
-        analysing = analyse.build()
         shipping = export.build()
     return ViewsPanel(tabs, against, pane, restore, grid, grid_columns, grid_prompts, grid_make, block_title,
                       options_chart, histogram, history, pin_a, pin_b, pins, difference, analysing, shipping, deciding,
