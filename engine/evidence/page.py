@@ -79,7 +79,7 @@ def _predictor(found: Mapping[str, Any]) -> str:
         above = all(c is None or best["spearman_in_bins"] > c for c in controls)
         lines.append(f"Above {', '.join(CONTROLS)} there: {'yes' if above else '**no**'}.")
         lines.append(_network_sentence(figures))
-    return "\n\n".join(lines)
+    return "\n\n".join(line for line in lines if line)
 
 
 def _network_sentence(figures: Mapping[str, Any]) -> str:
@@ -118,7 +118,9 @@ def _agreement(found: Mapping[str, Any]) -> str:
     if not found["agreement"]:
         return ""
     lines = ["### Agreement with measured damage\n\nSpearman between a score and the damage measured by quantizing one "
-             "layer or block alone. Scores that started from these measurements are left out."]
+             "layer or block alone. Scores that started from these measurements are left out; those around full "
+             "precision and around a uniform recipe are also compared with each other: more than that cannot be "
+             "expected of any score."]
     for group in found["agreement"]:
         ranked = sorted(group["rows"], key=lambda r: -r["spearman"])
         rows = [(r["name"], f"{r['spearman']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", r["n"]) for r in ranked]
