@@ -150,8 +150,10 @@ def _switching(found: Mapping[str, Any]) -> str:
 def _contest(found: Mapping[str, Any]) -> str:
     contest = found["contest"]
     lines = [f"### Final comparisons\n\n{contest['images']} unseen images. Difference: ours less theirs, PSNR in dB on "
-             f"the same images. Random is the best of {contest['draws']} by calibration images; uniform is the best "
-             f"that fits, chosen on the final images. Floor of the distances (full precision on other seeds): "
+             f"the same images. Ours is one of {contest['candidates']} candidates: the predicted optimum, that of "
+             f"layers measured alone, and optima of the predictor's table shaken; like the best of {contest['draws']} "
+             f"random recipes it is chosen by {contest['judged']} calibration images. Uniform is the best that fits, "
+             f"chosen on the final images. Floor of the distances (full precision on other seeds): "
              + ", ".join(f"{m['name']} {m['value']:.4g}" for m in contest["floor"]) + "."]
     for budget in contest["budgets"]:
         lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB)", _standing(budget["rows"])]
@@ -167,8 +169,8 @@ def _standing(rows: Sequence[Mapping[str, Any]]) -> str:
     for r in ranked:
         mean, low, high = r["difference"]
         against = "" if r["contender"] == "ours" else f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-        note = f" ({r['note']})" if r["contender"] in ("uniform",) else ""
-        cells.append((f"**{r['contender']}**" if r["contender"] == "ours" else r["contender"] + note,
+        note = f" ({r['note']})" if r["contender"] in ("ours", "uniform") else ""
+        cells.append((("**ours**" if r["contender"] == "ours" else r["contender"]) + note,
                       f"{r['bytes'] / 1e6:.3f}", *(_interval(r["metrics"].get(name)) for name in shown), against))
     return table(("", "MB", *shown, "ours less theirs"), cells)
 
