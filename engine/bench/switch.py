@@ -45,7 +45,7 @@ def run(model: str = "sdxl", rounds: int = 3, scratch: str | None = None) -> dic
     finally:
         live.close()
     return {
-        "model": model, "source": source, "dtype": dtype, "threads": torch.get_num_threads(), "n": rounds,
+        "model": model, "source": Path(source).name, "dtype": dtype, "threads": torch.get_num_threads(), "n": rounds,
         "opening_s": opened, **figures, "peak_gib": peak_memory() / 2**30,
         "checkpoint_gib": sum(p.stat().st_size for p in Path(source).rglob("*.safetensors")) / 2**30
         if Path(source).is_dir() else 0.0,
