@@ -121,4 +121,4 @@ def layer_histogram(model: OpenModel, layer: Layer, cancel: threading.Event) -> 
     weights = backend.weights(layer).flatten().float()
     stride = max(1, weights.numel() // SAMPLED)
     counts, edges = torch.histogram(weights[::stride].cpu(), bins=BINS)
-    yield histogram_chart([float(c) for c in counts], [float(e) for e in edges], _plain(layer.name))
+    yield histogram_chart([float(c) for c in counts], [float(e) for e in edges], _plain(layer.name).replace(r"\_", "_"))

@@ -23,7 +23,7 @@ from engine.core.sizes import full_bytes, recipe_bytes
 from engine.providers.table import IMAGE_MSE, damage_table
 from explorer.gauge import Gauge, extrapolated, gauge_of
 from explorer.overlays import TITLES
-from explorer.wording import megabytes
+from explorer.wording import inside, megabytes
 
 PREFERRED = ("predictor", "measured", "weight-error")
 BLIND = "none"
@@ -224,7 +224,7 @@ class Decider:
         if ALLOCATORS[allocator].scored and source == provider and provider != BLIND:
             proof = "proved the best for these scores" if found.proved else \
                 f"at most {100 * found.gap:.2f} % above the least damage that any recipe of this size could have"
-            lines.append(f"By {TITLES.get(provider, (provider,))[0].lower()}: {proof}.")
+            lines.append(f"By {inside(TITLES.get(provider, (provider,))[0])}: {proof}.")
         return " ".join(lines)
 
 

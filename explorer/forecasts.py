@@ -39,7 +39,9 @@ class Forecaster:
         if LEARNED not in scores:
             return None
         recipe = Recipe(model_ref(model.structure), dict(options))
-        key = (model.structure.identity, id(scores[LEARNED]), recipe.hash)
+        learned = scores[LEARNED]
+        fitted = hash((frozenset(learned.about.items()), learned.trust))  # another fit is another predictor
+        key = (model.structure.identity, fitted, recipe.hash)
         with self._lock:
             if key not in self._known:
                 try:
@@ -49,8 +51,8 @@ class Forecaster:
                     found = None
                 if found is None:
                     return None
-                self._known[key] = shown(found, gauge_of(scores[LEARNED]),
-                                         recipe_bytes(model.structure, options), scores[LEARNED].trust.trials)
+                self._known[key] = shown(found, gauge_of(learned), recipe_bytes(model.structure, options),
+                                         learned.trust.trials)
                 while len(self._known) > KEPT:
                     self._known.popitem(last=False)
             return self._known[key]

@@ -12,6 +12,7 @@ from explorer.insight import by_block_figure, by_role_figure
 from explorer.overlays import TITLES, reference
 from explorer.panels.insight import SEEN
 from explorer.state import ViewState
+from explorer.wording import inside
 
 if TYPE_CHECKING:
     from explorer.wiring import Wiring
@@ -41,7 +42,7 @@ class Insighting:
         marked = marked_blocks(model, state.selected)
         roles = by_role_figure(model.structure, scores, option, unit)
         blocks = by_block_figure(model.structure, scores, option, unit, marked)
-        text = f"**All layers at {option}**, {title.lower()}: by kind of operation, then by block" + (
+        text = f"**All layers at {option}**, {inside(title)}: by kind of operation, then by block" + (
             "; orange is what is selected." if marked else ".")
         return {p.title: text, p.roles: gr.update(value=roles, visible=roles is not None),
                 p.blocks: gr.update(value=blocks, visible=blocks is not None)}
@@ -50,8 +51,9 @@ class Insighting:
         """Register the events; `followed` are those after which overlay or selection may be others."""
         p, parts = self.panel, self.wiring.parts
         ask, out = [parts.state, parts.download], [p.title, p.roles, p.blocks]
-        for event in (p.tab.select, *(e.then for e in followed)):
-            event(self.drawn, ask, out, **quiet, js=f"(state, _) => [state, QS.seen('{SEEN}') ? '1' : '']")
+        p.tab.select(self.drawn, ask, out, **quiet, js="(state, _) => [state, '1']")
+        for event in followed:
+            event.then(self.drawn, ask, out, **quiet, js=f"(state, _) => [state, QS.seen('{SEEN}') ? '1' : '']")
 
 
 def shown_provider(model: OpenModel, overlay: str) -> str:

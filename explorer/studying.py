@@ -93,8 +93,11 @@ class Studying:
             p.best: gr.update(value=_best_rows(view, shown), visible=bool(shown)),
         }
 
-    def sized(self, state: ViewState | None, file: str | None) -> Update:
-        """Trials and images as the file has them, so that a study is gone on with, not begun differently."""
+    def chosen(self, state: ViewState | None, file: str | None, metric: str | None) -> Update:
+        """Another file: what it holds, and trials and images as it has them, so that it is gone on with."""
+        return {**self.viewed(state, file, metric), **self._sized(state, file)}
+
+    def _sized(self, state: ViewState | None, file: str | None) -> Update:
         p = self.panel
         try:
             view = study_view(Path(file or "").expanduser(), self._model(state).structure, LABEL) if state else None
@@ -146,7 +149,10 @@ class Studying:
                 raise InputError("Choose a study file first.")
             begin(state, Path(file).expanduser())
         except EngineError as error:
-            return {p.bar: {"running": self.jobs.standing().running, "error": sentence(error)}}
+            if self.jobs.standing().running:  # its bar stays
+                gr.Warning(sentence(error))
+                return {p.bar: gr.skip()}
+            return {p.bar: {"running": False, "error": sentence(error)}}
         assert self.jobs.current is not None
         written = self.jobs.current.file
         choices, _ = self.files(state)
@@ -192,11 +198,12 @@ class Studying:
         """Register the tab's events; `opened` are the models once shown."""
         p, parts = self.panel, self.wiring.parts
         ask, view = [parts.state, p.file, p.metric], [p.about, p.start, p.metric, p.chart, p.best]
+        sizes = [p.trials, p.images]
         p.tab.select(None, None, None, js=f"() => {{ QS.watchChart('{CHART}'); }}")
         for event in (p.tab.select, *(e.then for e in opened)):
             entered = event(self.entered, [parts.state, p.file], [p.file, p.timer], **quiet)
-            entered.then(self.viewed, ask, view, **quiet).then(self.sized, ask[:2], [p.trials, p.images], **quiet)
-        p.file.input(self.viewed, ask, view, **quiet).then(self.sized, ask[:2], [p.trials, p.images], **quiet)
+            entered.then(self.chosen, ask, [*view, *sizes], **quiet)
+        p.file.input(self.chosen, ask, [*view, *sizes], **quiet)
         p.metric.input(self.viewed, ask, view, **quiet)
         begun = [p.bar, p.timer, p.file]
         p.start.click(self.measuring, [parts.state, p.file, p.preset, p.trials, p.images, p.retry, p.mixed], begun,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-SEEN = "insight-title"
+SEEN = "block-title"  # always there while the tab is
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class InsightPanel:
 
 def build(tab: gr.Tab) -> InsightPanel:
     """Two charts of the whole model; the selected blocks are marked in the second."""
-    title = gr.Markdown("", elem_id=SEEN, elem_classes="qs-quiet")
+    title = gr.Markdown("", elem_id="insight-title", elem_classes="qs-quiet")
     roles = gr.Plot(show_label=False, elem_id="by-role", visible=False)
     blocks = gr.Plot(show_label=False, elem_id="by-block", visible=False)
     return InsightPanel(tab, title, roles, blocks)

@@ -25,8 +25,7 @@ def test_a_study_is_begun_watched_and_its_trials_load(page: Any, served: str, tm
     page.click("#study-start")
     page.wait_for_selector("#study-bar .qs-progress", timeout=WAIT_MS)
     page.click("#fit-start")
-    page.wait_for_selector("#study-bar .qs-error:has-text('no study file'), #study-bar .qs-error:has-text('running')",
-                           timeout=WAIT_MS)
+    page.wait_for_selector("text=There is no study file", timeout=WAIT_MS)
     page.locator("#graph [data-kind='card']").first.focus()
     page.keyboard.press("3")  # the page goes on while the study runs
     page.wait_for_function("() => !document.querySelector('#undo').disabled", timeout=WAIT_MS)
