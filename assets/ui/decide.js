@@ -95,8 +95,9 @@
           cost = (plan.costs[choice] || {})[option] ?? (option === QS.UNTOUCHED ? 0 : NaN);
         damage += cost;
       }
-      const now = QS.totals(store.graph, store.options);
-      say(now.bytes, Number.isFinite(damage) ? damage : null);
+      // The scores are of weights alone: of a recipe with quantized inputs they say nothing.
+      const now = store.totals();
+      say(now.bytes, Number.isFinite(damage) && !now.inputs ? damage : null);
       slider.value = String(QS.clamp(now.bits_per_weight, Number(slider.min), WIDEST));
     };
     const send = (event, more) => {
