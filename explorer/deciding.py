@@ -205,7 +205,6 @@ class Deciding:
         w, p, parts = self.wiring, self.panel, self.wiring.parts
         ask = [parts.state, p.pane]
         pictures: tuple[Any, ...] = ([parts.state, parts.views.against], parts.views.pane)
-        p.tab.select(None, None, None, js=f"() => {{ QS.watchChart('{CHART}'); }}")
         for event in (p.tab.select, p.pane.choose, *(e.then for e in opened)):
             planned = event(self.planned, ask, [p.pane, p.said], **quiet)
             planned.then(self.described, ask, [p.about, p.chosen], **quiet)
