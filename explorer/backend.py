@@ -18,6 +18,7 @@ from engine.core.errors import Cancelled, ModelError
 from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
+from engine.core.placement import PLAIN, Placement
 from engine.core.recipe import Recipe
 from engine.core.record import Metric, Scores
 from engine.providers.progress import Progress as Measured
@@ -144,7 +145,7 @@ class LiveBackend:
     source: str
     structure: Structure
     scores: Mapping[str, Scores]
-    device: str = "cpu"
+    placement: Placement = PLAIN
     why_no_pictures: str = ""
     _model: Any = None
     _extractor: Any = None
@@ -156,7 +157,8 @@ class LiveBackend:
             yield Progress("Loading the weights", 0, 1)
             from engine.live.model import open_model
 
-            self._model = open_model(self.source, device=self.device)
+            self._model = open_model(self.source, device=self.placement.device, dtype=self.placement.dtype,
+                                     offload=self.placement.offload)
         limits = self._model.limits
         yield Facts(limits.conditioning, limits.labels, limits.schedulers, limits.steps, limits.guidance,
                     limits.height, limits.width, suggestions(self._model))
@@ -252,7 +254,7 @@ class LiveBackend:
         from engine.metrics.features import find_extractor
 
         if self._extractor is None:
-            self._extractor = find_extractor(self._model.directory, self.device)
+            self._extractor = find_extractor(self._model.directory, self.placement.device)
         return compare(list(a.pictures), list(b.pictures), self._extractor)
 
     def export(self, recipe: Recipe, name: str, directory: Path, cancel: threading.Event) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from explorer.wording import megabytes
 
 BINS = 80
 FEW = 2
+ATTRIBUTION = "attribution-"
 SAMPLED = 2_000_000
 WEIGHT_ERROR = "weight-error"  # known for every option, so it is what is drawn where nothing else is
 NOTHING = "Select a block in the graph to see its layers, its weights and what each option does to it."
@@ -93,8 +94,15 @@ def rank_line(model: OpenModel, state: ViewState) -> list[str]:
         values, _ = folded(model.structure, record, reference(record))
         ranked = sorted((b for b in blocks if b in values), key=lambda b: -values[b])
         if chosen[0] in values:
-            said.append(f"{title}: {ranked.index(chosen[0]) + 1} of {len(ranked)}")
+            share = attributed(values, ranked, chosen[0]) if name.startswith(ATTRIBUTION) else ""
+            said.append(f"{title}: {ranked.index(chosen[0]) + 1} of {len(ranked)}{share}")
     return [f"Most fragile rank: {'; '.join(said)}."] if said else []
+
+
+def attributed(values: Mapping[str, float], blocks: list[str], chosen: str) -> str:
+    """`, 7.3 % of all`: a block's part of the predicted quality that the blocks lose together."""
+    total = sum(max(values[b], 0.0) for b in blocks)
+    return f", {100 * max(values[chosen], 0.0) / total:.1f} % of all" if total > 0 else ""
 
 
 def _plain(text: str) -> str:
@@ -113,4 +121,4 @@ def layer_histogram(model: OpenModel, layer: Layer, cancel: threading.Event) -> 
     weights = backend.weights(layer).flatten().float()
     stride = max(1, weights.numel() // SAMPLED)
     counts, edges = torch.histogram(weights[::stride].cpu(), bins=BINS)
-    yield histogram_chart([float(c) for c in counts], [float(e) for e in edges], _plain(layer.name))
+    yield histogram_chart([float(c) for c in counts], [float(e) for e in edges], _plain(layer.name).replace(r"\_", "_"))

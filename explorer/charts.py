@@ -48,7 +48,8 @@ def options_chart(structure: Structure, scores: Scores, names: Sequence[str], cu
     figure.update_yaxes(type="log", title={"text": "<br>".join(wrap(unit, 30)), "font": {"size": 11}},
                         exponentformat="power")
     figure.update_xaxes(title="stored bits per weight", range=[1.5, 17])
-    return styled(figure, 260)
+    figure = styled(figure, 300)
+    return figure.update_layout(legend={"font": {"size": 10.5}, "entrywidth": 150, "entrywidthmode": "pixels"})
 
 
 def _ring(figure: Any, structure: Structure, scores: Scores, layers: Sequence[Any], current: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from engine.core.errors import EngineError
 from engine.core.graph import Structure
 from engine.core.option import Option
+from engine.core.placement import PLAIN, Placement
 from engine.core.recipe import uniform_bits
 from engine.core.record import Scores
 from explorer.backend import Backend, LiveBackend, StructureBackend
@@ -45,7 +46,7 @@ class Context:
     """Shared by all sessions of one server."""
 
     bound: Binding
-    device: str = "cpu"
+    placement: Placement = PLAIN
     worker: Worker = field(default_factory=Worker)
     _models: OrderedDict[str, OpenModel] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -69,12 +70,10 @@ class Context:
         from engine.providers.files import find_scores
 
         structure = read_structure(name)
-        scores = find_scores(structure)
-        return OpenModel(self._backend(name, structure, scores), overlay_names(scores), graph_of(structure, scores),
-                         tuple(x.name for x in structure.choices))
+        return opened_with(self._backend(name, structure, find_scores(structure)))
 
     def refreshed(self, name: str) -> OpenModel:
-        """The same model after scores, input errors or tables of it were written: overlays and graph follow.
+        """The same model after scores, a predictor or tables of it were written; weights and pictures stay.
 
         Raises:
             ModelError: it cannot be opened any more.
@@ -82,31 +81,33 @@ class Context:
         from engine.providers.files import find_scores
 
         model = self.model(name)
-        scores = find_scores(model.structure)
         with self._lock:
-            model.backend.scores = scores
-            model.overlays, model.graph = overlay_names(scores), graph_of(model.structure, scores)
+            model.backend.scores = find_scores(model.structure)
+            again = opened_with(model.backend)
+            model.overlays, model.graph = again.overlays, again.graph
         return model
 
     def _backend(self, name: str, structure: Structure, scores: Mapping[str, Scores]) -> Backend:
         why = why_no_pictures(name)
         if why:
             return StructureBackend(structure, scores, why)
-        return LiveBackend(name, structure, scores, self.device)
+        return LiveBackend(name, structure, scores, self.placement)
 
 
-def graph_of(structure: Structure, scores: Mapping[str, Scores]) -> str:
-    """The graph's data with what is known of damages and of layer inputs."""
+def opened_with(backend: Backend) -> OpenModel:
+    """The parts of the page that follow from a backend's structure and scores, and what is known of layer inputs."""
     from engine.calibrate.activation_files import find_activation_errors
     from engine.live.tableheads import find_heads
-    from engine.providers.table import damage_table
+    from explorer.gauge import page_table
     from explorer.graphview.card import graph_text
     from explorer.inputs import inputs_data
 
-    damage = damage_table(structure, scores)
-    inputs = inputs_data(structure, find_heads(structure), find_activation_errors(structure), damage.values,
+    structure, scores = backend.structure, backend.scores
+    table, gauge = page_table(structure, scores)
+    inputs = inputs_data(structure, find_heads(structure), find_activation_errors(structure), table.values,
                          scores.get("weight-error"))
-    return graph_text(structure, damage.values, scaled=damage.scaled, inputs=inputs)
+    graph = graph_text(structure, table.values, scaled=table.scaled, gauge=gauge.as_data(), inputs=inputs)
+    return OpenModel(backend, overlay_names(scores), graph, tuple(x.name for x in structure.choices))
 
 
 def why_no_pictures(name: str) -> str:

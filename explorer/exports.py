@@ -39,7 +39,7 @@ def plan_text(plan: ExportPlan) -> str:
     counts, packages = plan.counts, ", ".join(map(str, plan.packages)) or "no package"
     lines = [f"**{counts['exact']}** layers exact, **{counts['requantized']}** requantized, **{counts['left']}** left "
              f"at full precision. **{plan.bytes / 1e6:,.2f} MB**, with biases and norms "
-             f"{plan.file_bytes / 1e6:,.2f} MB. Needs {packages}.", *plan.notes]
+             f"{plan.file_bytes / 1e6:,.2f} MB. Needs {packages}.", _plain(plan.footprint.sentence()), *plan.notes]
     if plan.changes:
         rows = [f"- {_plain(c.layer)}: {c.wanted} → {c.held} ({_plain(c.reason)})" for c in plan.changes[:LISTED]]
         more = len(plan.changes) - LISTED

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.core.errors import EngineError, InputError
+from engine.core.placement import DTYPES, Placement
 
 DEFAULT_MODEL = "emoji-unet"
 PORTS_TRIED = 20
@@ -42,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to bind (default: 127.0.0.1)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     parser.add_argument("--desktop", action="store_true", help="show a native window instead of the browser")
+    parser.add_argument("--device", default="cpu", help="where pictures are made: cpu, cuda, cuda:1")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="precision pictures are made in")
+    parser.add_argument("--offload", action="store_true",
+                        help="keep the parts of the model in main memory, each on the device only while it computes")
     return parser
 
 
@@ -72,6 +77,7 @@ def free_port(host: str, wanted: int | None, default: int) -> int:
 def _serve(args: argparse.Namespace) -> None:
     from explorer.server import binding
 
+    placement = Placement(args.device, args.dtype, args.offload)
     model = str(Path(args.model).resolve()) if Path(args.model).exists() else args.model
     bound = binding(args.host, args.port)
     port = bound.port if bound.limited else free_port(bound.host, args.port, bound.port)
@@ -85,8 +91,8 @@ def _serve(args: argparse.Namespace) -> None:
     from explorer.page import build
 
     # Open pages hold a stream of answers; they are not waited for at the end.
-    server = uvicorn.Server(uvicorn.Config(build(model, bound), host=bound.host, port=port, log_level="warning",
-                                           timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(build(model, bound, placement), host=bound.host, port=port,
+                                           log_level="warning", timeout_graceful_shutdown=1))
     shown = "127.0.0.1" if bound.host in ("0.0.0.0", "::") else bound.host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
     print(f"Quantscape is at {url}  (stop with Ctrl+C)", flush=True)

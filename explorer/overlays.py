@@ -8,6 +8,7 @@ from typing import Any
 from engine.core.graph import Structure
 from engine.core.option import parse_option
 from engine.core.record import Scores
+from explorer.gauge import extrapolated
 from explorer.graphview.overlay import BITS_OVERLAY, bits_overlay, make_overlay, scale_of
 
 REFERENCE = "uaq-3"
@@ -18,6 +19,11 @@ TITLES: dict[str, tuple[str, str]] = {
     "measured-uaq4": ("Measured damage around 4 bits", "added image error when it alone leaves uniform 4"),
     "measured-latent": ("Measured damage in latents", "latent error when it alone is quantized"),
     "measured-uaq4-latent": ("Latent damage around 4 bits", "added latent error when it alone leaves uniform 4"),
+    "predictor": ("Predictor (Qua²SeDiMo)", "damage learned from a study"),
+    "attribution-shapley": ("Attribution (Shapley)", "share of the predicted damage"),
+    "attribution-integrated-gradients": ("Attribution (integrated gradients)", "share of the predicted damage"),
+    "gnn-operation": ("Network, by operation", "score of the operation's embedding"),
+    "gnn-block": ("Network, by block", "score of the block's embedding"),
     "orthogonality": ("Orthogonality (MPQ-Diff)", "importance (theta) times weight error"),
     "orthogonality-linear": ("Importance, linear (MPQ-Diff)", "importance times the bits saved, as published"),
     "outliers": ("Activation outliers (DMQ)", "spread of its inputs over channels"),
@@ -39,12 +45,22 @@ def overlay_data(structure: Structure, scores: Mapping[str, Scores], name: str, 
     record = scores[name]
     option = reference(record)
     values, summed = folded(structure, record, option)
+    beyond = unsupported(structure, record, option)
     title, unit = TITLES.get(name, (name, record.unit))
     # The scale is that of the blocks, which are what is seen first; layers beyond it are held at its ends.
     scale = scale_of((values[b.id] for b in structure.level("block") if b.id in values), log=True)
-    overlay = make_overlay(name, title, values, unit=f"{unit} at {option}", log=True, ramp=ramp, hatched=summed,
-                           trust=record.trust, low_text="robust", high_text="fragile", scale=scale)
-    return {**overlay, "choices": choices}
+    overlay = make_overlay(name, title, values, unit=f"{unit} at {option}", log=True, ramp=ramp,
+                           hatched=[*summed, *beyond], trust=record.trust, low_text="robust", high_text="fragile",
+                           scale=scale)
+    words = [*(["summed"] if summed else []), *(["extrapolated"] if beyond else [])]
+    return {**overlay, "choices": choices, "mark": " or ".join(words)}
+
+
+def unsupported(structure: Structure, scores: Scores, option: str) -> list[str]:
+    """Layers whose score at an option no trial supports, and the blocks and stages that hold one."""
+    found = {name for name, options in extrapolated(scores).items() if option in options}
+    names = {x.name for x in structure.layers if x.choice in found}
+    return [*names, *(b.id for b in structure.blocks if names.intersection(b.layers))]
 
 
 def folded(structure: Structure, scores: Scores, option: str) -> tuple[dict[str, float], list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from engine.core.placement import PLAIN, Placement
 from explorer.context import Context
 from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
@@ -18,13 +19,13 @@ from explorer.wiring import Parts, Wiring
 GRAPH_HEIGHT = "clamp(330px, calc(100vh - 384px), 720px)"
 
 
-def build(model: str, bound: Binding) -> Any:
+def build(model: str, bound: Binding, placement: Placement = PLAIN) -> Any:
     """The ASGI application with one model open; structure and scores are read now, weights behind the page.
 
     Raises:
         ModelError: the model cannot be opened.
     """
-    context = Context(bound)
+    context = Context(bound, placement)
     handlers = Handlers(context, model)
     opened = context.model(model)
     state, _ = handlers.opened(model, {})

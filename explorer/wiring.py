@@ -20,16 +20,19 @@ from engine.core.errors import Cancelled, EngineError
 from explorer.backend import Facts
 from explorer.blockpanel import block_view
 from explorer.context import sentence
+from explorer.deciding import Deciding
 from explorer.graphview.card import view_value
 from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
 from explorer.inputs import inputs_value
+from explorer.insighting import Insighting
 from explorer.overlays import overlay_data
 from explorer.panels.analyse import AnalyseWiring
 from explorer.panels.header import HeaderPanel
 from explorer.panels.prompt import PromptPanel, settings_from
 from explorer.panels.views import GRID_PRESETS, ViewsPanel
 from explorer.state import ViewState
+from explorer.studying import Studying
 
 Update = dict[Any, Any]
 HISTORY_SHOWN = 40
@@ -228,16 +231,21 @@ class Wiring:
         p, v, h = self.parts, self.parts.views, self.handlers
         # First, so that it outlives every other event of the page.
         page.load(self.present, None, None, **QUIET)
+        changed: list[Any] = []
+        switched: list[Any] = []
+        looked: list[Any] = []
         arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
         for event in (page.load(self.arriving(), arrival, opened, **QUIET),
                       p.header.model.input(self.arriving("chosen"), arrival, opened, **QUIET)):
             shown = event.then(self.shown_again, p.state, p.graph, **QUIET)
+            switched.append(shown)
             loaded = shown.then(self.loading, p.state, v.pane, **QUIET)
             offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **QUIET)
             offered.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
             selected = event(self.selecting, [p.state, p.graph], [p.state, v.block_title, v.options_chart], **QUIET)
             selected.then(self.weighing, p.state, v.histogram, **QUIET)
+            looked.append(selected)
         for event, change, source in (
             (p.graph.release, None, p.download),
             (p.header.undo.click, lambda s, _: h.undone(s), p.download),
@@ -251,6 +259,10 @@ class Wiring:
         ):
             painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **QUIET)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
+            changed.append(painted)
+        Deciding(self).connect(changed, switched, QUIET)
+        Studying(self).connect(switched, QUIET)
+        Insighting(self).connect([*looked, *changed, *switched], QUIET)
         self._connect_pictures()
         self._connect_export()
         self.analyse.connect()

@@ -24,6 +24,11 @@ def seconds(value: float | None) -> str:
     return f"{value:.0f} s left" if value < 90 else f"{value / 60:.0f} min left"
 
 
+def inside(title: str) -> str:
+    """A title as it stands inside a sentence: `measured damage`, `predictor (Qua²SeDiMo)`."""
+    return title[:1].lower() + title[1:]
+
+
 def metric_title(name: str) -> str:
     """`feature_distance[emoji-clip]` -> `Feature distance (emoji-clip)`."""
     base, _, extractor = name.partition("[")

@@ -129,7 +129,7 @@
     };
   };
 
-  // The whole recipe: exactly the figures of the engine; the predicted PSNR is the additive table's.
+  // The whole recipe: exactly the figures of the engine; the predicted quality is the additive table's.
   const NOTHING = { inputs: {}, sets: {}, tables: {} };
   QS.totals = (graph, options, { inputs, sets, tables } = NOTHING) => {
     let bytes = 0,
@@ -159,7 +159,8 @@
       megabytes: bytes / 1e6,
       percent: (100 * bytes) / graph.full_bytes,
       file_bytes: bytes + graph.other_bytes,
-      psnr: known ? (damage > 0 ? -10 * Math.log10(damage) : Infinity) : null,
+      damage,
+      predicted: known ? (damage > 0 ? QS.quality(graph.gauge, damage) : Infinity) : null,
       scaled,
     };
   };

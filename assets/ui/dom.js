@@ -106,6 +106,9 @@
     Boolean(target && target.closest && target.closest("input, textarea, select, [contenteditable=true]"));
   QS.clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
+  // Whether an element of the page is on screen at all (a tab that is not open is not).
+  QS.seen = (id) => Boolean(document.getElementById(id)?.offsetParent);
+
   // One frame-aligned call for many requests.
   QS.framed = (work) => {
     let waiting = 0;

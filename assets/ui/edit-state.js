@@ -25,6 +25,7 @@
       this.expanded = new Set();
       this.folded = new Set();
       this.overlay = {};
+      this.forecast = null; // what an ensemble says of one recipe, recognised by its bytes
       this.ramp = "ember";
       this.publisher = null;
       this.held = null;
@@ -82,6 +83,7 @@
         this.ramp = value.overlay.ramp || this.ramp;
       }
       this.rev = value.rev ?? this.rev;
+      if (value.forecast !== undefined) this.forecast = value.forecast;
       if (value.address) QS.pushAddress(value.address);
       this.emit("value");
       return !late;
@@ -209,6 +211,15 @@
       this.emit("options");
       if (changed) this.publish("release");
       return changed;
+    }
+    // A gesture whose outcome Python works out: what it left on the page stays until the answer is here.
+    settle() {
+      if (!this.base) return;
+      this.rev = Math.max(this.rev, (this.held && this.held.rev) || 0);
+      this.base = null;
+      this.held = null;
+      this.totalsBefore = null;
+      this.emit("options");
     }
     abandon() {
       if (this.base) {

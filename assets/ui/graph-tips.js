@@ -25,7 +25,7 @@
       return line(
         "Score",
         text || `${QS.number(value)}${overlay.unit && overlay.unit.length < 8 ? " " + overlay.unit : ""}`,
-        hatched ? "scaled or extrapolated" : overlay.title,
+        hatched ? overlay.mark || "scaled or extrapolated" : overlay.title,
       );
     }
 

@@ -22,7 +22,8 @@
       title: "Colour ramp",
       onchange: () => store.setRamp(chooser.value),
     });
-    const hatch = el("span", { class: "qs-hatchkey", hidden: true }, el("i"), el("span", { text: "scaled or extrapolated" }));
+    const mark = el("span"),
+      hatch = el("span", { class: "qs-hatchkey", hidden: true }, el("i"), mark);
     const trust = el("div", { class: "qs-trust" });
     const node = el(
       "div",
@@ -93,6 +94,7 @@
         );
       }
       bar.setAttribute("aria-label", `${title.textContent}, ${unit.textContent}`);
+      mark.textContent = overlay.mark || "scaled or extrapolated";
       hatch.hidden = store.byBits || !(overlay.hatched || []).length;
       trust.textContent = store.byBits ? "" : overlay.trust || "";
       trust.title = trust.textContent;

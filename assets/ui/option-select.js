@@ -11,7 +11,8 @@
     for (const option of Object.keys(layer.bytes)) {
       const [method, bits] = QS.parseOption(option),
         stored = (8 * layer.bytes[option]) / layer.weights;
-      const text = bits === 16 ? "full precision" : `${bits} bits (${stored.toFixed(2)} stored)`;
+      const beyond = (store.graph.gauge || {}).learned && (layer.scaled || []).includes(option) ? ", extrapolated" : "";
+      const text = bits === 16 ? "full precision" : `${bits} bits (${stored.toFixed(2)} stored${beyond})`;
       const title = store.graph.methods[method]?.label || method;
       groups.set(title, [
         ...(groups.get(title) || []),

@@ -1,4 +1,4 @@
-/* The figures of the recipe, live while one drags: bits per weight, MB, % of full precision, predicted PSNR. */
+/* The figures of the recipe, live while one drags: bits per weight, MB, % of full precision, predicted quality. */
 (function () {
   "use strict";
   const QS = (window.QS = window.QS || {});
@@ -17,7 +17,8 @@
     const bits = figure("bits / weight", "Stored bits per quantizable weight: codes, scales, zero points and codebooks");
     const size = figure("stored", "Bytes of the quantizable layers as stored, 1 MB = 1,000,000 bytes");
     const part = figure("of full", "Share of the full-precision bytes of the same layers");
-    const psnr = figure("predicted", "Predicted PSNR against full precision: each layer's damage from a table, added up");
+    const TABLE = "Predicted quality against full precision: each layer's damage from a table, added up";
+    const psnr = figure("predicted", TABLE);
     const bops = figure(
       "BOPs",
       "Bit operations of one denoiser call for one picture: multiply-adds x weight bits x input bits, nominal; attention products are left out",
@@ -56,16 +57,30 @@
       say(size, QS.megabytes(now.bytes), change(now.megabytes, before.megabytes, big ? 0 : now.bytes >= 1e8 ? 1 : 2, " MB"));
       say(part, `${now.percent.toFixed(1)} %`, change(now.percent, before.percent, 1));
       part.node.querySelector("span").textContent = `of fp${store.graph.precision_bits}`;
-      psnr.node.hidden = now.psnr === null;
-      if (now.psnr !== null)
-        say(psnr, now.psnr === Infinity ? "exact" : `≈ ${now.psnr.toFixed(1)} dB`, change(now.psnr, before.psnr, 1));
-      psnr.node.querySelector("span").textContent = now.weights_alone ? "predicted, weights alone" : "predicted";
+      const gauge = store.graph.gauge || {};
+      // The ensemble has learned from weights alone; with quantized inputs the table speaks.
+      const forecast = !now.inputs && store.forecast && store.forecast.bytes === now.bytes ? store.forecast : null;
+      const beyond = forecast ? forecast.unsupported : gauge.learned ? now.scaled : 0;
+      psnr.node.hidden = now.predicted === null && !forecast;
+      if (forecast) say(psnr, forecast.text, "");
+      else if (now.predicted !== null)
+        say(
+          psnr,
+          now.predicted === Infinity ? "exact" : QS.qualityText(gauge, now.damage),
+          change(now.predicted, before.predicted, 1),
+        );
+      psnr.node.title = forecast ? forecast.title : TABLE;
+      psnr.node.querySelector("span").textContent = now.weights_alone
+        ? "predicted, weights alone"
+        : beyond
+          ? "predicted, extrapolated"
+          : "predicted";
+      psnr.node.classList.toggle("scaled", now.scaled > 0 && !forecast);
       bops.node.hidden = !now.inputs || now.operations === null;
       if (!bops.node.hidden) {
         say(bops, QS.bigNumber(now.operations).trim(), change(now.operations_percent, before.operations_percent, 1, " %"));
         bops.node.querySelector("span").textContent = `BOPs, ${now.operations_percent.toFixed(1)} %`;
       }
-      psnr.node.classList.toggle("scaled", now.scaled > 0);
     }
     store.on("options value graph", QS.framed(paint));
     paint();

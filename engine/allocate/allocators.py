@@ -55,13 +55,15 @@ ALLOCATORS: dict[str, AllocatorRow] = {
     "uniform": AllocatorRow(
         "The best uniform recipe that fits.", "", False, lambda p, s: best_uniform(p)),
     "weight-error": AllocatorRow(
-        "Knapsack on the error of the weights alone.", "weight-error", True, lambda p, s: knapsack(p)),
+        "Knapsack on the error of the weights alone.", "weight-error", True,
+        lambda p, s: knapsack(p, time_limit_s=s.time_limit_s, relative_gap=s.relative_gap)),
     "measured-greedy": AllocatorRow(
         "From the top down by measured damage per byte saved.", "measured", True, lambda p, s: greedy(p)),
     "threshold": AllocatorRow(
         "One damage threshold for all layers (Apple's mixed-bit rule).", "", True, lambda p, s: threshold(p)),
     "size-only": AllocatorRow(
-        "Large layers get few bits; no scores used.", "", False, lambda p, s: size_only(p)),
+        "Large layers get few bits; no scores used.", "", False,
+        lambda p, s: size_only(p, time_limit_s=s.time_limit_s, relative_gap=s.relative_gap)),
     "mpq-diff": AllocatorRow(
         "MPQ-Diff's linear program: nearly all layers end at the least or the greatest width.", "orthogonality-linear",
         True, lambda p, s: linear_program(p)),

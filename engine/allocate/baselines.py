@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from engine.allocate.allocation import Allocation, allocation
-from engine.allocate.knapsack import knapsack
+from engine.allocate.knapsack import RELATIVE_GAP, TIME_LIMIT_S, knapsack
 from engine.allocate.path import lower_bound
 from engine.allocate.problem import Joint, Problem, Unit, require_possible
 from engine.core.errors import InputError
@@ -58,12 +58,13 @@ def best_uniform(problem: Problem) -> Allocation:
     return min(found.values(), key=lambda a: a.cost)
 
 
-def size_only(problem: Problem) -> Allocation:
+def size_only(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S,
+              relative_gap: float = RELATIVE_GAP) -> Allocation:
     """Knapsack with damage 4^-bits per layer whatever the layer: large layers get few bits."""
     blind = replace(problem, units=tuple(
         replace(u, costs=tuple(sum(4.0**-o.bits for o in c) for c in u.candidates)) for u in problem.units
     ))
-    answer = knapsack(blind)
+    answer = knapsack(blind, time_limit_s=time_limit_s, relative_gap=relative_gap)
     return allocation(problem, answer.picks, "size-only", lower_bound(problem), seconds=answer.seconds)
 
 

@@ -44,6 +44,18 @@ def bits_budget(bits: float, structure: Structure) -> int:
     return _whole(bits / structure.precision_bits * full_bytes(structure), structure)
 
 
+def memory_size(text: str) -> int:
+    """Bytes of `8GB` (10^9) or `8GiB` (2^30).
+
+    Raises:
+        InputError: no number with such a unit.
+    """
+    match = _TEXT.fullmatch(text)
+    if not match or match[2].lower() not in BYTES:
+        raise InputError(f"{text[:40]!r} is no amount of memory; write a number and a unit, such as 8GB or 7.5GiB.")
+    return int(float(match[1]) * BYTES[match[2].lower()])
+
+
 def layers_budget(total_bytes: int, structure: Structure, working_bytes: int = 0) -> int:
     """What is left for the quantizable layers when the whole pipeline must fit: components (text encoders, VAE),
     biases, norms and tables, and `working_bytes` of activations are taken off.
@@ -54,8 +66,8 @@ def layers_budget(total_bytes: int, structure: Structure, working_bytes: int = 0
     rest = sum(c.bytes for c in structure.components) + structure.other_weights * structure.precision_bits // 8
     left = total_bytes - rest - working_bytes
     if left <= 0:
-        raise InputError(f"{total_bytes / 1e9:.2f} GB is too small: the rest of the pipeline alone needs "
-                         f"{(rest + working_bytes) / 1e9:.2f} GB.")
+        raise InputError(f"{_readable(total_bytes)} is too small: the rest of the pipeline alone needs "
+                         f"{_readable(rest + working_bytes)}.")
     return min(left, full_bytes(structure))
 
 
@@ -67,3 +79,7 @@ def _whole(value: float, structure: Structure) -> int:
         raise InputError(f"The budget of {value / 1e6:.3f} MB is larger than full precision ({full / 1e6:.3f} MB, "
                          f"{structure.precision_bits} bits per weight); nothing needs to be quantized.")
     return min(math.floor(value + 1e-6), full)
+
+
+def _readable(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from engine.analysis.damage import DamageModel
@@ -45,30 +47,34 @@ def crossed(trials: Ints, recipes: int, seed: int) -> Ints:
 def table_scores(predictor: Predictor, name: str = "predictor") -> Scores:
     """The additive table as scores: damage per choice and option, untouched 0, with the predictor's trust.
 
-    `about["extrapolated"]` counts the entries that fewer than `LEAST_SUPPORT` trials held; they follow from the
-    layer's sensitivity and the weight error.
+    `about["extrapolated"]` counts the entries that fewer than `LEAST_SUPPORT` trials held, and
+    `about["extrapolated_options"]` names them (JSON, choice -> options); they follow from the layer's sensitivity and
+    the weight error.
     """
     subject, table = predictor.subject, predictor.additive
     layers: dict[str, dict[str, float]] = {}
-    extrapolated = 0
+    extrapolated: dict[str, list[str]] = {}
     for c, choice in enumerate(subject.graph.choices):
         layers[choice] = {str(FP16): 0.0}
         for k in np.flatnonzero(subject.space.offered[c]):
             option = subject.space.options[k]
             if not option.is_untouched:
                 layers[choice][str(option)] = float(table.damage[c, k])
-                extrapolated += int(predictor.support[c, k] < LEAST_SUPPORT)
+                if predictor.support[c, k] < LEAST_SUPPORT:
+                    extrapolated.setdefault(choice, []).append(str(option))
     offset, slope, exponent = (float(x) for x in table.curve)
     curve = f"target = {offset:.6g} - {slope:.6g} * boxcox(damage, {exponent:.6g})"
     about = {**predictor.about, "formula": predictor.formula, "kind": str(predictor.kind), "curve": curve,
-             "extrapolated": str(extrapolated)}
+             "extrapolated": str(sum(map(len, extrapolated.values()))),
+             "extrapolated_options": json.dumps(extrapolated, separators=(",", ":"))}
     return Scores(name, subject.structure.identity, UNIT, layers, trust=trust_of(predictor), about=about)
 
 
-def trust_of(predictor: Predictor) -> Trust:
-    """How far the predictor can be believed: its held-out rank correlation within bins of bits, else overall."""
+def trust_of(predictor: Predictor, kind: Kind | None = None) -> Trust:
+    """How far the predictor (or one kind of its members) can be believed: its held-out rank correlation within bins of
+    bits, else overall."""
     figures = predictor.report.quality or predictor.report.target
-    best = figures[predictor.kind]
+    best = figures[kind or predictor.kind]
     within = best.spearman_in_bins
     note = f"held out, within bins of 0.1 bits; {best.spearman:.3f} overall" if within is not None else "held out"
     return Trust(predictor.about.get("study", ""), predictor.report.trials, int(predictor.about.get("images", "0")),

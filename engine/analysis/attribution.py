@@ -24,7 +24,11 @@ from engine.core.option import Option
 from engine.core.record import Scores
 
 STEPS = 16  # of integrated gradients
-PERMUTATIONS = 20  # of Shapley sampling
+# Of Shapley sampling. A layer's share depends on how many came before it, the more so the steeper the curve, so few
+# permutations leave noise; predictions by tables cost nothing, those of networks take long.
+PERMUTATIONS = 20
+TABLE_PERMUTATIONS = 400
+TABLES = (Kind.RIDGE, Kind.DAMAGE, Kind.ANCHORED)
 UNIT = "predicted quality lost"
 
 
@@ -62,15 +66,19 @@ class Attribution:
 
 
 def attribute(predictor: Predictor, recipe: Ints, reference: Ints, method: Method, *, kind: Kind | None = None,
-              permutations: int = PERMUTATIONS, seed: int = 0) -> Attribution:
+              permutations: int | None = None, seed: int = 0) -> Attribution:
     """Explain one recipe against a reference; both [C] option columns.
+
+    By default the best members are asked that know nothing but the trials.
 
     Raises:
         InputError: the method needs networks and the predictor holds none.
     """
     if method in GRADIENTS:
         return _from_gradients(predictor, recipe, reference, method, kind)
-    return _from_switches(predictor, recipe, reference, method, kind or predictor.kind, permutations, seed)
+    kind = kind or predictor.learned
+    count = permutations or (TABLE_PERMUTATIONS if kind in TABLES else PERMUTATIONS)
+    return _from_switches(predictor, recipe, reference, method, kind, count, seed)
 
 
 def reference_of(predictor: Predictor) -> Ints:
@@ -89,7 +97,7 @@ def recipe_at(predictor: Predictor, option: Option) -> Ints:
 
 
 def attribution_scores(predictor: Predictor, method: Method, options: Sequence[Option] | None = None, *,
-                       kind: Kind | None = None, permutations: int = PERMUTATIONS) -> Scores:
+                       kind: Kind | None = None, permutations: int | None = None) -> Scores:
     """Damage per layer and option: each uniform recipe is explained against the reference.
 
     Args:
@@ -97,9 +105,10 @@ def attribution_scores(predictor: Predictor, method: Method, options: Sequence[O
         method: see `Method`.
         options: default: those that enough trials held in at least one layer.
         kind: members to ask.
-        permutations: of Shapley sampling.
+        permutations: of Shapley sampling; None = `TABLE_PERMUTATIONS` or `PERMUTATIONS`.
     """
     space, reference = predictor.subject.space, reference_of(predictor)
+    asked = kind or (_networks_kind(predictor) if method in GRADIENTS else predictor.learned)
     wanted = [o for o in space.options if not o.is_untouched] if options is None else list(options)
     layers: dict[str, dict[str, float]] = {name: {} for name in predictor.subject.graph.choices}
     blocks: dict[str, dict[str, float]] = {}
@@ -116,9 +125,14 @@ def attribution_scores(predictor: Predictor, method: Method, options: Sequence[O
         for block in predictor.subject.structure.blocks:
             total = sum(found.layers[n] for n in block.layers if n in found.layers)
             blocks.setdefault(block.id, {})[str(option)] = total
-    about = {**predictor.about, "method": str(method), "kind": str(kind or predictor.kind)}
+    about = {**predictor.about, "method": str(method), "kind": str(asked)}
     return Scores(f"attribution-{method}", predictor.subject.structure.identity, UNIT, layers, blocks,
-                  trust_of(predictor), about=about)
+                  trust_of(predictor, asked), about=about)
+
+
+def _networks_kind(predictor: Predictor) -> Kind:
+    """The networks that are asked unless others are named."""
+    return Kind.GUIDED if Kind.GUIDED in predictor.members else Kind.GNN
 
 
 def _from_gradients(predictor: Predictor, recipe: Ints, reference: Ints, method: Method,
@@ -133,7 +147,7 @@ def _from_gradients(predictor: Predictor, recipe: Ints, reference: Ints, method:
     by_node = harm.sum(1)
     layers = {name: float(by_node[graph.choice_of == c].sum()) for c, name in enumerate(graph.choices)}
     features = {name: float(harm[:, a:b].sum()) for name, (a, b) in groups.items()}
-    each = np.array([m.predict(np.stack([recipe, reference])) for m in members]).mean(0)
+    each = np.array([m.quality(np.stack([recipe, reference])) for m in members]).mean(0)
     nodes = dict(zip(graph.node_ids, map(float, by_node), strict=True))
     return Attribution(method, layers, nodes, features, float(each[1] - each[0]))
 

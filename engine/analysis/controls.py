@@ -1,4 +1,5 @@
-"""What every predictor is held against: average bits, summed weight error, and ridge on one-hot options."""
+"""What every predictor is held against: average bits, summed weight error, and ridge on one-hot options; and, where
+layers were measured one at a time, the sum of what each did alone."""
 
 from __future__ import annotations
 
@@ -49,6 +50,25 @@ def _curve(train: TrialTable, column: Callable[[Ints], Floats]) -> Curve:
     return Curve(np.polyfit(column(train.picks), train.target, 2), column)
 
 
+def fit_alone(train: TrialTable, seed: int = 0) -> Curve:
+    """The target as a curve over the logarithm of the summed damage measured one layer at a time."""
+    anchor = train.subject.anchor
+    assert anchor is not None, "needs a subject with an anchor"
+
+    def column(picks: Ints) -> Floats:
+        total: Floats = np.log(anchor[np.arange(picks.shape[1]), picks].sum(-1) + ERROR_FLOOR)
+        return total
+
+    return _curve(train, column)
+
+
 CONTROLS: dict[str, Callable[[TrialTable, int], Member]] = {
     "average bits": fit_bits, "weight error": fit_error, "ridge": fit_ridge,
 }
+ALONE = "measured alone"
+
+
+def controls(train: TrialTable, seed: int) -> dict[str, Member]:
+    """Every control that the trials' subject allows, fitted."""
+    found = {name: fit(train, seed) for name, fit in CONTROLS.items()}
+    return found if train.subject.anchor is None else {**found, ALONE: fit_alone(train, seed)}

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from engine.analysis.features import ERROR_FLOOR, Space, stored_bits_of
 from engine.analysis.formula import BitsTerm
 from engine.analysis.trials import Floats, Ints
 
 STEEPEST = 30.0  # bound on exponents, far beyond any real damage, so that a wild line search stays finite
+NEAR_ZERO = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,7 @@ class DamageModel:
     def predict(self, picks: Ints) -> Floats:
         """[T] targets of recipes [T, C]."""
         offset, slope, exponent = (float(x) for x in self.curve)
-        log = torch.from_numpy(np.log(self.total(picks) + ERROR_FLOOR))
-        return offset - slope * curved(log, torch.tensor(exponent, dtype=torch.float64)).numpy()
+        return offset - slope * curved(np.log(self.total(picks) + ERROR_FLOOR), exponent)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +64,15 @@ class DamageMember:
         return found if self.term is None else found + self.term.at(stored_bits_of(self.space, picks))
 
 
-def curved(log: Tensor, exponent: Tensor) -> Tensor:
-    """Box-Cox of x = exp(log): (x^e - 1) / e, the logarithm at e = 0; expanded there, so that it is smooth in e."""
-    z = (exponent * log).clamp(-STEEPEST, STEEPEST)
-    near = z.abs() < 1e-4
-    safe = torch.where(near, torch.ones_like(z), z)
-    return log * torch.where(near, 1 + z / 2 + z**2 / 6, torch.expm1(safe) / safe)
+def curved(log: Floats, exponent: float) -> tuple[Floats, Floats, Floats]:
+    """Box-Cox of x = exp(log): (x^e - 1) / e, the logarithm at e = 0, and its derivatives by log and by e.
+
+    Expanded around e = 0, so that it is smooth there.
+    """
+    z = np.clip(exponent * log, -STEEPEST, STEEPEST)
+    near = np.abs(z) < NEAR_ZERO
+    safe = np.where(near, 1.0, exponent)
+    value = np.where(near, log * (1 + z / 2 + z**2 / 6), np.expm1(z) / safe)
+    slope = np.exp(z)
+    by_exponent = np.where(near, log**2 * (0.5 + z / 3), (log * slope - value) / safe)
+    return value, slope, by_exponent

@@ -2,7 +2,8 @@
 
 Per layer and option
     log damage = layer + block + role + option + detail(layer, option) + log weight error,
-every term with a Gaussian prior around 0. The same number of trials goes further than in a ridge on one-hot options:
+every term with a Gaussian prior around 0; anchored models have the log of the damage measured one layer at a time in
+place of the weight error. The same number of trials goes further than in a ridge on one-hot options:
 one sensitivity per layer explains all its options, and layers lend to their block and role.
 """
 
@@ -12,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
+from scipy.sparse import csr_array, hstack
 
 from engine.analysis.damage import STEEPEST, DamageMember, DamageModel, curved
 from engine.analysis.features import ERROR_FLOOR
-from engine.analysis.trials import Ints, Subject, TrialTable, folds, subset
+from engine.analysis.lbfgs import minimise
+from engine.analysis.trials import Floats, Ints, Subject, TrialTable, folds, subset
 
 STEPS = 150
-INNER_STEPS = 60
+INNER_STEPS = 40
 INNER_FOLDS = 3
 
 
@@ -35,6 +36,7 @@ class Prior:
         noise: of the label around the curve, in deviations of the label.
         power: where the curve's exponent is expected: 0 = logarithm, 1 = straight line.
         exponent: deviation of the exponent around it.
+        anchored: damages are expected where the subject's anchor has them, not where weight errors are.
     """
 
     layer: float = 1.0
@@ -45,129 +47,114 @@ class Prior:
     noise: float = 0.2
     power: float = 0.0
     exponent: float = 0.1
+    anchored: bool = False
 
 
-def fit_member(train: TrialTable, seed: int = 0) -> DamageMember:
-    """A damage model of the trials' quality."""
-    quality = train.quality
-    plain = train if quality is None else replace(train, target=quality)
-    return DamageMember(fit_damage(plain, seed), train.subject.space, train.term)
+def fit_member(train: TrialTable, seed: int = 0, prior: Prior | None = None) -> DamageMember:
+    """A damage model of the trials' quality; the prior is chosen by inner cross-validation unless given."""
+    found = fit_with(_plain(train), prior or choose_prior(train, seed))
+    return DamageMember(found, train.subject.space, train.term)
 
 
-def fit_damage(train: TrialTable, seed: int = 0) -> DamageModel:
-    """Maximum a posteriori on all trials; noise, then curve, then detail of the prior by inner cross-validation."""
+def choose_prior(train: TrialTable, seed: int = 0, *, anchored: bool = False) -> Prior:
+    """Noise, then curve, then detail of the prior, by inner cross-validation."""
+    train = _plain(train)
     splits = [(subset(train, fit), subset(train, held)) for fit, held in folds(len(train), seed + 1, INNER_FOLDS)]
-    prior = Prior()
-    prior = _best(splits, [replace(prior, noise=n) for n in (0.1, 0.2, 0.4, 0.8)])
-    prior = _best(splits, [replace(prior, power=p) for p in (0.0, 0.5, 1.0)])
-    prior = _best(splits, [replace(prior, detail=d) for d in (0.2, 0.5)])
-    return fit_with(train, prior)
+    losses: dict[Prior, float] = {}
+
+    def best(priors: list[Prior]) -> Prior:
+        losses.update({p: _loss(splits, p) for p in priors if p not in losses})
+        return min(priors, key=losses.__getitem__)
+
+    prior = best([Prior(noise=n, anchored=anchored) for n in (0.1, 0.2, 0.4, 0.8)])
+    prior = best([replace(prior, power=p) for p in (0.0, 0.5, 1.0)])
+    return best([replace(prior, detail=d) for d in (0.2, 0.5)])
 
 
-def _best(splits: Sequence[tuple[TrialTable, TrialTable]], priors: Sequence[Prior]) -> Prior:
-    """The prior of least absolute error on held-back trials; of equals the first."""
-    def loss(prior: Prior) -> float:
-        return sum(float(np.abs(fit_with(fit, prior, INNER_STEPS).predict(held.picks) - held.target).sum())
-                   for fit, held in splits)
+def _plain(train: TrialTable) -> TrialTable:
+    """The trials with their quality as the target, so that bits are no part of it."""
+    quality = train.quality
+    return train if quality is None else replace(train, target=quality, term=None)
 
-    return min(priors, key=loss)
+
+def _loss(splits: Sequence[tuple[TrialTable, TrialTable]], prior: Prior) -> float:
+    """Squared error on what was held back."""
+    return sum(float(((fit_with(fit, prior, INNER_STEPS).predict(held.picks) - held.target) ** 2).sum())
+               for fit, held in splits)
 
 
 def fit_with(train: TrialTable, prior: Prior, steps: int = STEPS) -> DamageModel:
     """Fit under a given prior, by L-BFGS on all trials at once."""
-    fixed = _fixed(train.subject, train.picks)
     centre, spread = float(train.target.mean()), float(train.target.std()) or 1.0
-    y = torch.from_numpy((train.target - centre) / spread)
-    values = _start(fixed, prior)
-    optimiser = torch.optim.LBFGS(list(values.values()), max_iter=steps, line_search_fn="strong_wolfe",
-                                  tolerance_grad=1e-6, tolerance_change=1e-9)
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = _posterior(values, fixed, y, prior)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        return _finished(values, fixed, train, centre, spread)
+    posterior = Posterior(train.subject, train.picks, (train.target - centre) / spread, prior)
+    damage, curve = posterior.table(minimise(posterior, posterior.start(), steps))
+    model = DamageModel(damage, curve * np.array([spread, spread, 1.0]) + np.array([centre, 0.0, 0.0]), 0.0)
+    return replace(model, noise=float(np.sqrt(((model.predict(train.picks) - train.target) ** 2).mean())))
 
 
-@dataclass(frozen=True, slots=True)
-class _Fixed:
-    """What does not change while fitting.
+class Posterior:
+    """The negative log posterior of a standardised target, with its gradient.
 
-    Attributes:
-        log_error: [C, K] log weight error, -inf where untouched.
-        block_of, role_of: [C].
-        columns: [X] the entries of the [C, K] table, flattened, that occur in the trials.
-        holds: [T, X] 1 where a trial holds that entry; summed damage is this matrix times the damages.
+    Parameters are a vector: one number per layer, block, role and option and per (layer, option) that occurs in the
+    trials, each in deviations of its prior, then the curve's offset, slope and exponent.
     """
 
-    log_error: Tensor
-    block_of: Tensor
-    role_of: Tensor
-    columns: Tensor
-    holds: Tensor
+    def __init__(self, subject: Subject, picks: Ints, y: Floats, prior: Prior) -> None:
+        """y: [T] standardised target of recipes [T, C]."""
+        self._y, self._prior, self._offered = y, prior, subject.space.offered
+        layers, options = self._offered.shape
+        known = subject.anchor if prior.anchored else subject.space.errors
+        assert known is not None, "an anchored model needs a subject with an anchor"
+        errors = np.where(self._offered, known, 1.0)
+        self._log_error = np.where(errors > 0, np.log(errors + ERROR_FLOOR), -np.inf).ravel()
+        flat = picks + np.arange(layers) * options
+        self._columns, place = np.unique(flat, return_inverse=True)
+        rows = np.repeat(np.arange(len(picks)), layers)
+        self._holds = csr_array((np.ones(flat.size), (rows, place.ravel())), shape=(len(picks), len(self._columns)))
+        self._held = csr_array(self._holds.T)
+        self._terms = _terms(subject, self._columns, prior)
+        self._seen = csr_array(self._terms[self._columns])
+        self._heard = csr_array(self._seen.T)
+
+    def start(self) -> Floats:
+        """All sensitivities equal."""
+        return np.concatenate([np.zeros(self._terms.shape[1]), [0.0, 1.0, self._prior.power]])
+
+    def __call__(self, parameters: Floats) -> tuple[float, Floats]:
+        """Value and gradient."""
+        prior, terms = self._prior, parameters[:-3]
+        offset, slope, exponent = parameters[-3:]
+        each = np.exp(np.minimum(self._log_error[self._columns] + self._seen @ terms, STEEPEST))
+        total = self._holds @ each + ERROR_FLOOR
+        log = np.log(total)
+        value, by_log, by_exponent = curved(log - log.mean(), exponent)
+        residual = (offset - slope * value - self._y) / prior.noise**2
+        away = (exponent - prior.power) / prior.exponent
+        loss = prior.noise**2 * (residual @ residual) / 2 + terms @ terms / 2 + away**2 / 2
+        pull = -slope * residual * by_log
+        damage = each * (self._held @ ((pull - pull.mean()) / total))
+        curve = [residual.sum(), -(residual @ value), -slope * (residual @ by_exponent) + away / prior.exponent]
+        return float(loss), np.concatenate([self._heard @ damage + terms, curve])
+
+    def table(self, parameters: Floats) -> tuple[Floats, Floats]:
+        """(damage [C, K] in units of the mean recipe's sum, curve of the standardised target)."""
+        log = self._log_error + self._terms @ parameters[:-3]
+        sums = np.log(self._holds @ np.exp(np.minimum(log[self._columns], STEEPEST)) + ERROR_FLOOR)
+        damage = np.exp(log - sums.mean()).reshape(self._offered.shape)
+        return np.where(self._offered, damage, np.nan), parameters[-3:].copy()
 
 
-def _fixed(subject: Subject, picks: Ints) -> _Fixed:
-    graph = subject.graph
-    first = [int(np.flatnonzero(graph.choice_of == c)[0]) for c in range(len(graph.choices))]
-    block_of, role_of = (np.unique(graph.codes[first, column], return_inverse=True)[1] for column in (1, 3))
-    errors = np.where(subject.space.offered, subject.space.errors, 1.0)
-    log_error = np.where(errors > 0, np.log(errors + ERROR_FLOOR), -np.inf)
-    flat = picks + np.arange(picks.shape[1]) * log_error.shape[1]
-    columns, place = np.unique(flat, return_inverse=True)
-    holds = np.zeros((len(picks), len(columns)))
-    np.put_along_axis(holds, place.reshape(flat.shape), 1.0, 1)
-    return _Fixed(torch.from_numpy(log_error), torch.from_numpy(block_of.astype(np.int64)),
-                  torch.from_numpy(role_of.astype(np.int64)), torch.from_numpy(columns), torch.from_numpy(holds))
-
-
-def _start(fixed: _Fixed, prior: Prior) -> dict[str, Tensor]:
-    """All sensitivities equal; `curve` is (offset, slope, exponent)."""
-    layers, options = fixed.log_error.shape
-    shapes: dict[str, tuple[int, ...]] = {
-        "layer": (layers,), "block": (int(fixed.block_of.max()) + 1,), "role": (int(fixed.role_of.max()) + 1,),
-        "option": (options,), "detail": (layers, options),
-    }
-    values = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
-    values["curve"] = torch.tensor([0.0, 1.0, prior.power], dtype=torch.float64)
-    return {name: value.requires_grad_() for name, value in values.items()}
-
-
-def _log_damage(values: dict[str, Tensor], fixed: _Fixed) -> Tensor:
-    """[C, K]"""
-    each = values["layer"] + values["block"][fixed.block_of] + values["role"][fixed.role_of]
-    return each[:, None] + values["option"] + values["detail"] + fixed.log_error
-
-
-def _log_sums(values: dict[str, Tensor], fixed: _Fixed) -> tuple[Tensor, Tensor]:
-    """Log of the summed damage [T], less its mean, and that mean."""
-    each = _log_damage(values, fixed).flatten()[fixed.columns].clamp(max=STEEPEST).exp()
-    log = (fixed.holds @ each + ERROR_FLOOR).log()
-    return log - log.mean(), log.mean()
-
-
-def _posterior(values: dict[str, Tensor], fixed: _Fixed, y: Tensor, prior: Prior) -> Tensor:
-    """Negative log posterior."""
-    log, _ = _log_sums(values, fixed)
-    offset, slope, exponent = values["curve"]
-    residual = offset - slope * curved(log, exponent) - y
-    widths = {"layer": prior.layer, "block": prior.block, "role": prior.role, "option": prior.option,
-              "detail": prior.detail}
-    penalty: Tensor = sum((((values[name] / width) ** 2).sum() for name, width in widths.items()),
-                          ((exponent - prior.power) / prior.exponent) ** 2)
-    posterior: Tensor = (residual / prior.noise).square().sum() / 2 + penalty / 2
-    return posterior
-
-
-def _finished(values: dict[str, Tensor], fixed: _Fixed, train: TrialTable, centre: float,
-              spread: float) -> DamageModel:
-    _, mean = _log_sums(values, fixed)
-    damage = torch.exp(_log_damage(values, fixed) - mean).numpy()
-    damage = np.where(train.subject.space.offered, damage, np.nan)
-    curve = values["curve"].numpy() * np.array([spread, spread, 1.0]) + np.array([centre, 0.0, 0.0])
-    model = DamageModel(damage, curve, 0.0)
-    return replace(model, noise=float(np.sqrt(((model.predict(train.picks) - train.target) ** 2).mean())))
+def _terms(subject: Subject, columns: Ints, prior: Prior) -> csr_array:
+    """[C * K, parameters] what each adds to the log damage of each layer and option."""
+    graph, (layers, options) = subject.graph, subject.space.offered.shape
+    first = [int(np.flatnonzero(graph.choice_of == c)[0]) for c in range(layers)]
+    block, role = (np.unique(graph.codes[first, column], return_inverse=True)[1] for column in (1, 3))
+    layer, option = np.divmod(np.arange(layers * options), options)
+    parts = [(layer, layers, prior.layer), (block[layer], int(block.max()) + 1, prior.block),
+             (role[layer], int(role.max()) + 1, prior.role), (option, options, prior.option)]
+    entries = np.arange(layers * options)
+    made = [csr_array((np.full(len(entries), width), (entries, index)), shape=(len(entries), count))
+            for index, count, width in parts]
+    detail = csr_array((np.full(len(columns), prior.detail), (columns, np.arange(len(columns)))),
+                       shape=(len(entries), len(columns)))
+    return csr_array(hstack([*made, detail]))

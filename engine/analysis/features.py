@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 ERROR_FLOOR = 1e-8  # relative squared error of 8 bits is about 1e-5
+DAMAGE = "damage"  # feature group of `with_damage`
 SHARE_FLOOR = 1e-3  # of an average layer's damage
 WIDTHS = (*BITS, UNTOUCHED_BITS)
 
@@ -121,7 +122,8 @@ def feature_table(graph: Topology, options: Space) -> FeatureTable:
 
 def with_damage(table: FeatureTable, graph: Topology, damage: Floats) -> FeatureTable:
     """The table with a numeric feature "damage" more: fitted damage of each node's option (times the number of
-    layers, so that 1 is an average share), and its logarithm; 0 where nothing is quantized.
+    layers, so that 1 is an average share; tied copies divide a layer's), and its logarithm; 0 where nothing is
+    quantized.
 
     Args:
         table: of all nodes and options.
@@ -130,11 +132,12 @@ def with_damage(table: FeatureTable, graph: Topology, damage: Floats) -> Feature
     """
     width = table.rows.shape[1]
     added = np.zeros((len(table.rows), 2))
+    copies = np.bincount(graph.choice_of[graph.choice_of != JUNCTION], minlength=len(graph.choices))
     for node, choice in enumerate(graph.choice_of):
         for k in np.flatnonzero(table.row_of[node] >= 0) if choice != JUNCTION else ():
-            share = damage[choice, k] * len(graph.choices)
+            share = damage[choice, k] * len(graph.choices) / copies[choice]
             added[table.row_of[node, k]] = share, np.log(share + SHARE_FLOOR)
-    return FeatureTable(np.hstack([table.rows, added]), table.row_of, {**table.groups, "damage": (width, width + 2)})
+    return FeatureTable(np.hstack([table.rows, added]), table.row_of, {**table.groups, DAMAGE: (width, width + 2)})
 
 
 def node_rows(table: FeatureTable, graph: Topology, picks: Ints) -> Ints:

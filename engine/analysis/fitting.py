@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from engine.analysis.additive import distil
-from engine.analysis.controls import CONTROLS
-from engine.analysis.damage_fit import fit_member
+from engine.analysis.controls import controls
+from engine.analysis.damage_fit import Prior, choose_prior, fit_member
 from engine.analysis.features import with_damage
 from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.ranking import spearman
@@ -38,7 +38,7 @@ class Fold:
     of: int
 
 
-KINDS = (Kind.DAMAGE, Kind.GNN, Kind.GUIDED)
+KINDS = (Kind.DAMAGE, Kind.ANCHORED, Kind.GNN, Kind.GUIDED)
 NETWORKS = (Kind.GNN, Kind.GUIDED)
 
 
@@ -50,28 +50,33 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
     Args:
         table: the trials.
         training: settings of the networks.
-        kinds: what to fit besides the controls (ridge always is); with damage and networks also their blend.
+        kinds: what to fit besides the controls (ridge always is); with damage and networks also their blend. Anchored
+            models are left out where no layer was measured alone.
         about: study, trials and the like, kept with the predictor.
         always: trials to learn from in every fold and never to test on, such as those drawn around the best recipes.
     """
-    training, wanted = training or Training(), [kind for kind in KINDS if kind in set(kinds)]
-    held_out: dict[str, Floats] = {str(name): np.zeros(len(table)) for name in [*CONTROLS, *wanted]}
+    training, wanted = training or Training(), offered(table, kinds)
+    held_out: dict[str, Floats] = {}
     members: dict[str, list[Member]] = {}
     hops: dict[str, list[list[float]]] = {}
     splits = _splits(len(table), always)
     for number, (train, test) in enumerate(splits):
         part = subset(table, train)
-        found = {name: fit(part, number) for name, fit in CONTROLS.items()}
+        found: dict[str, Member] = controls(part, number)
+        prior = choose_prior(part, number) if {Kind.DAMAGE, Kind.GUIDED} & set(wanted) else None
         if Kind.DAMAGE in wanted:
-            found[Kind.DAMAGE] = fit_member(part, number)
+            found[Kind.DAMAGE] = fit_member(part, number, prior)
+        if Kind.ANCHORED in wanted:
+            found[Kind.ANCHORED] = fit_member(part, number, choose_prior(part, number, anchored=True))
         yield Fold(number + 1, FOLDS)
         for kind in NETWORKS:
             if kind in wanted:
-                member = yield from fit_network(table, train, training, number, guided=kind is Kind.GUIDED)
+                told = prior if kind is Kind.GUIDED else None
+                member = yield from fit_network(table, train, training, number, told)
                 found[kind] = member
                 hops.setdefault(str(kind), []).append(_hop_spearman(member, table, test))
         for name, model in found.items():
-            held_out[name][test] = model.predict(table.picks[test])
+            held_out.setdefault(str(name), np.zeros(len(table)))[test] = model.predict(table.picks[test])
             members.setdefault(str(name), []).append(model)
     share, partner = 1.0, Kind.GNN
     networks = [kind for kind in NETWORKS if kind in wanted]
@@ -84,6 +89,12 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
                        {k: tuple(map(float, np.mean(v, 0))) for k, v in hops.items()}, candidates)
     noise = {name: _rmse(held_out[name][tested], table.target[tested]) for name in candidates}
     yield _predictor(table, members, (share, partner), noise, report, training, about or {})
+
+
+def offered(table: TrialTable, kinds: Iterable[Kind]) -> list[Kind]:
+    """Those of the kinds that the trials' subject allows."""
+    anchored = table.subject.anchor is not None
+    return [kind for kind in KINDS if kind in set(kinds) and (anchored or kind is not Kind.ANCHORED)]
 
 
 def _splits(trials: int, always: Sequence[int]) -> list[tuple[Ints, Ints]]:
@@ -101,16 +112,30 @@ def fitted(steps: Iterator[Fold | Epoch | Predictor]) -> Predictor:
     raise AssertionError("a fit ends with its predictor")
 
 
-def fit_network(table: TrialTable, train: Ints, training: Training, number: int, *,
-                guided: bool) -> Generator[Epoch, None, GnnMember]:
-    """One fold's network from the trials `train`, stopped early on a part of them; guided = told additive damages."""
+def fit_network(table: TrialTable, train: Ints, training: Training, number: int,
+                prior: Prior | None = None) -> Generator[Epoch, None, GnnMember]:
+    """One fold's network from the trials `train`, stopped early on a part of them.
+
+    Args:
+        table: all trials.
+        train: indices to learn from.
+        training: settings.
+        number: of the fold.
+        prior: with one, the network is told the additive damages fitted under it (to what it learns from, not to what
+            it is stopped on) and begins as their model; None = it is not.
+    """
     fit, held = hold_back(train, number)
-    damage = fit_member(subset(table, fit), number).model.damage if guided else None
-    if damage is not None:
+    quality = table.target if table.quality is None else table.quality
+    centre, spread = float(quality[train].mean()), float(quality[train].std()) or 1.0
+    damage: Floats | None = None
+    curve: tuple[float, ...] = ()
+    if prior is not None:
+        model = fit_member(subset(table, fit), number, prior).model
+        offset, slope, exponent = (float(x) for x in model.curve)
+        damage, curve = model.damage, ((offset - centre) / spread, slope / spread, exponent)
         told = with_damage(table.subject.table, table.subject.graph, damage)
         table = replace(table, subject=replace(table.subject, table=told))
-    centre, spread = float(table.target[train].mean()), float(table.target[train].std())
-    network = yield from train_network(table, (table.target - centre) / spread, fit, held, training, number)
+    network = yield from train_network(table, (quality - centre) / spread, fit, held, training, number, curve)
     frame = frame_of(table.subject)
     norms = hop_norms(network, frame, index_of(table.subject, table.picks[held]))
     trust = np.array([max(0.0, spearman(n, table.target[held])) for n in norms])
@@ -118,7 +143,7 @@ def fit_network(table: TrialTable, train: Ints, training: Training, number: int,
         trust[1:] = trust[-1]
     sample = index_of(table.subject, table.picks[fit[:MOMENT_RECIPES]])
     moments = _moments(network, frame, sample)
-    return GnnMember(network, table.subject, damage, centre, spread, moments, trust[:-1])
+    return GnnMember(network, table.subject, damage, centre, spread, moments, trust[:-1], table.term)
 
 
 @torch.no_grad()
@@ -165,8 +190,9 @@ def _predictor(table: TrialTable, members: dict[str, list[Member]], blend: tuple
     kept = {name: tuple(found) for name, found in members.items() if name in tuple(Kind)}
     support = np.zeros(table.subject.space.offered.shape, np.int64)
     np.add.at(support, (np.arange(table.picks.shape[1])[None], table.picks), 1)
-    additive = fit_member(table).model
+    anchored = report.chosen == Kind.ANCHORED
+    additive = fit_member(table, prior=choose_prior(table, anchored=anchored)).model
     found = Predictor(table.subject, kept, *blend, Kind(report.chosen), additive, noise, table.formula, table.term,
                       support, report, replace(training, device="cpu"), dict(about))
-    # the damage model of all trials is additive already; anything else is boiled down to its likeness
-    return found if found.kind is Kind.DAMAGE else replace(found, additive=distil(found, table.picks))
+    # a damage model of all trials is additive already; anything else is boiled down to its likeness
+    return found if found.kind in (Kind.DAMAGE, Kind.ANCHORED) else replace(found, additive=distil(found, table.picks))

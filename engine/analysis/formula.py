@@ -80,7 +80,7 @@ class BitsTerm:
     """
 
     formula: str
-    means: Mapping[str, float]
+    means: dict[str, float]
     mean_bits: float
 
     def at(self, bits: Floats) -> Floats:

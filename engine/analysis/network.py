@@ -2,6 +2,9 @@
 
 Nodes of one option and place have the same features in every recipe, so the encoder runs once per distinct row and
 is looked up; its batch norms weigh rows by how often they occur, which equals running it on every recipe.
+
+Where the features hold fitted damages, the network begins as the additive model they come from, and learns from the
+graph only what is not additive.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
 
 from engine.analysis.attention import Wiring, attend
+from engine.analysis.damage import NEAR_ZERO, STEEPEST
+from engine.analysis.features import DAMAGE, ERROR_FLOOR
 from engine.analysis.topology import POSITIONS
 
-NUMERIC = ("reduction", "error", "damage")
+NUMERIC = ("reduction", "error", DAMAGE)
 CODE_WIDTH = 5
 POSITION_WIDTH = 10
 ENCODER_WIDTH = 64
@@ -41,6 +46,13 @@ class Shape:
     parts: tuple[tuple[int, int], ...]
     first: int = 16
     hidden: int = 32
+
+
+def boxcox(log: Tensor, exponent: float) -> Tensor:
+    """(x^e - 1) / e of x = exp(log), the logarithm at e = 0."""
+    if abs(exponent) < NEAR_ZERO:
+        return log
+    return torch.expm1((exponent * log).clamp(-STEEPEST, STEEPEST)) / exponent
 
 
 class CountedNorm(nn.BatchNorm1d):
@@ -107,6 +119,31 @@ class Network(nn.Module):
         self.regressor = nn.Sequential(
             nn.Linear(w, w), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 1)
         )
+        self.told = shape.groups[DAMAGE][0] if DAMAGE in shape.groups else None
+        self.curve: Tensor | None
+        self.register_buffer("curve", None if self.told is None else torch.zeros(4))
+        if self.told is not None:
+            for value in self.regressor[-1].parameters():
+                nn.init.zeros_(value)
+
+    def follow(self, curve: Sequence[float], layers: int) -> None:
+        """Begin as an additive model.
+
+        Args:
+            curve: its offset, slope and exponent, of the standardised target.
+            layers: how many of them share the damage, whose feature is 1 at an average share.
+        """
+        assert self.curve is not None
+        self.curve.copy_(torch.tensor([*curve, float(layers)]))
+
+    def _additive(self, rows: Tensor, index: Tensor) -> Tensor | float:
+        """What the additive model says of recipes [N, B]: [B], or 0 where there is none."""
+        if self.told is None or self.curve is None:
+            return 0.0
+        offset, slope, exponent, layers = self.curve
+        total = rows[:, self.told][index].sum(0) / layers
+        found: Tensor = offset - slope * boxcox(torch.log(total + ERROR_FLOOR), float(exponent))
+        return found
 
     def hops(self, rows: Tensor, index: Tensor, wires: Wiring, depth: int | None = None) -> list[Tensor]:
         """Node embeddings after every hop, [N, B, width] each.
@@ -143,7 +180,8 @@ class Network(nn.Module):
         found = self.hops(rows, index, wires)
         pooled = self.pooled(found)
         parts = torch.cat([h[roots].abs().sum(-1) for h, roots in zip(found, self.parts, strict=True)]).mean(0)
-        return self.regressor(pooled[-1]).squeeze(-1), [*(g.abs().sum(-1) for g in pooled), parts]
+        predicted = self._additive(rows, index) + self.regressor(pooled[-1]).squeeze(-1)
+        return predicted, [*(g.abs().sum(-1) for g in pooled), parts]
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """One recipe's node features [N, F] -> its predicted target [1]."""

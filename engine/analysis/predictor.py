@@ -18,18 +18,22 @@ from engine.analysis.trials import Floats, Ints, Member, Subject
 from engine.core.errors import InputError
 from engine.core.option import Option
 
+NEARLY = 0.02  # rank correlation within bins
 LEAST_SUPPORT = 5  # trials that must hold an option of a layer before it counts as seen
 
 
 class Kind(StrEnum):
     """What a member is.
 
-    RIDGE: one-hot options. DAMAGE: damage that adds up. GNN: the network on the graph (Qua2SeDiMo). GUIDED: the same
-    network, told the additive damage of every option as one more node feature. BLEND: damage and the better network.
+    RIDGE: one-hot options. DAMAGE: damage that adds up. ANCHORED: the same, expected at what each layer did when it was
+    measured alone, and corrected by the trials. GNN: the network on the graph (Qua2SeDiMo). GUIDED: the same
+    network, told the additive damage of every option as one more node feature, and added to the model of these.
+    BLEND: damage and the better network.
     """
 
     RIDGE = "ridge"
     DAMAGE = "damage"
+    ANCHORED = "anchored"
     GNN = "gnn"
     GUIDED = "guided"
     BLEND = "blend"
@@ -43,10 +47,12 @@ class GnnMember:
         network: in evaluation mode, on the CPU.
         subject: the model it reads, with the features it was trained on.
         damage: [C, K] the damages among those features; None where it has none.
-        centre, spread: of the target it was standardised with.
+        centre, spread: of the quality it was standardised with.
         moments: [hops, 2] mean and deviation, over the training recipes, of the node norms pooled at each hop.
         trust: [hops] weight of each hop's scores: rank correlation, on the validation part, of the norm that was
             ranked (the hop's own, or that of all parts), at least 0.
+        term: the target's term in bits, which is known exactly; None where bits and metrics are entangled, so that the
+            network predicts the whole target.
     """
 
     network: Network
@@ -56,11 +62,17 @@ class GnnMember:
     spread: float
     moments: Floats
     trust: Floats
+    term: BitsTerm | None
+
+    def quality(self, picks: Ints) -> Floats:
+        """[T] targets of recipes [T, C] without the term in bits."""
+        index = index_of(self.subject, picks)
+        return self.centre + self.spread * predict_network(self.network, frame_of(self.subject), index)
 
     def predict(self, picks: Ints) -> Floats:
         """[T] targets of recipes [T, C]."""
-        index = index_of(self.subject, picks)
-        return self.centre + self.spread * predict_network(self.network, frame_of(self.subject), index)
+        found = self.quality(picks)
+        return found if self.term is None else found + self.term.at(stored_bits_of(self.subject.space, picks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +145,18 @@ class Predictor:
         """[T] targets of recipes [T, C] by the additive model, in microseconds."""
         found = self.additive.predict(picks)
         return found if self.term is None else found + self.term.at(stored_bits_of(self.subject.space, picks))
+
+    @property
+    def learned(self) -> Kind:
+        """The best kind that knows nothing but the trials: what is explained, and may be compared with layers measured
+        alone. Damage models are asked for free, so another kind has to be better by more than `NEARLY`."""
+        figures = self.report.target
+        known = [k for k in Kind if k is not Kind.ANCHORED and k in figures and k in self.noise]
+        best = max(known, key=lambda k: (figures[k].spearman_in_bins or 0.0, -figures[k].mae))
+        if Kind.DAMAGE not in known:
+            return best
+        gain = (figures[best].spearman_in_bins or 0.0) - (figures[Kind.DAMAGE].spearman_in_bins or 0.0)
+        return best if gain > NEARLY else Kind.DAMAGE
 
     def networks(self, kind: Kind | None = None) -> list[GnnMember]:
         """The networks of a kind; by default the guided ones, else the plain ones.

@@ -30,7 +30,7 @@ from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import parse_option
 from engine.core.record import Scores
 
-VERSION = 1
+VERSION = 2
 Array = npt.NDArray[Any]
 DAMAGE_FIELDS = ("damage", "curve", "noise")
 
@@ -132,7 +132,7 @@ def _arrays(member: Member) -> dict[str, Array]:
 def _member(kind: str, found: dict[str, Array], subject: Subject, training: Training, term: BitsTerm | None) -> Member:
     if kind == Kind.RIDGE:
         return Ridge(found["weights"], float(found["scalars"][0]), float(found["scalars"][1]))
-    if kind == Kind.DAMAGE:
+    if kind in (Kind.DAMAGE, Kind.ANCHORED):
         return DamageMember(_damage_model(found), subject.space, term)
     told = found.get("told")
     if told is not None:
@@ -140,7 +140,7 @@ def _member(kind: str, found: dict[str, Array], subject: Subject, training: Trai
     network = Network(shape_of(subject, training.hidden))
     network.load_state_dict({k: torch.from_numpy(v) for k, v in _under(found, "state.").items()})
     centre, spread = (float(x) for x in found["scale"])
-    return GnnMember(network.eval(), subject, told, centre, spread, found["moments"], found["trust"])
+    return GnnMember(network.eval(), subject, told, centre, spread, found["moments"], found["trust"], term)
 
 
 def _damage_arrays(model: DamageModel) -> dict[str, Array]:
@@ -148,7 +148,7 @@ def _damage_arrays(model: DamageModel) -> dict[str, Array]:
 
 
 def _damage_model(found: Mapping[str, Array]) -> DamageModel:
-    return DamageModel(found["damage"], found["curve"], float(found["noise"]))
+    return DamageModel(found["damage"], found["curve"], float(found["noise"].item()))
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

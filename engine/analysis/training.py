@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -109,34 +109,39 @@ def index_of(subject: Subject, picks: Ints, device: str = "cpu") -> torch.Tensor
     return torch.from_numpy(node_rows(subject.table, subject.graph, picks).T.copy()).to(device)
 
 
-def train_network(table: TrialTable, target: Floats, fit: Ints, held: Ints, settings: Training,
-                  fold: int = 0) -> Generator[Epoch, None, Network]:
+def train_network(table: TrialTable, target: Floats, fit: Ints, held: Ints, settings: Training, fold: int = 0,
+                  curve: Sequence[float] = ()) -> Generator[Epoch, None, Network]:
     """One record per epoch; returns the network of least validation error.
 
     Args:
-        table: all trials.
-        target: [T] standardised.
+        table: all trials; embeddings are ranked by its target.
+        target: [T] what to predict, standardised.
         fit, held: indices to learn from, and to stop on.
         settings: see `Training`.
         fold: number, for the record and the seed.
+        curve: offset, slope and exponent over the damages among the features, where there are some.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed + fold)
         network = Network(shape_of(table.subject, settings.hidden)).to(settings.device)
     frame, index = frame_of(table.subject, settings.device), index_of(table.subject, table.picks, settings.device)
     y = torch.from_numpy(target).float().to(settings.device)
-    grades = torch.from_numpy(relevance(target, target[fit])).float().to(settings.device)
+    if curve:
+        network.follow(curve, len(table.subject.graph.choices))
+    grades = torch.from_numpy(relevance(table.target, table.target[fit])).float().to(settings.device)
     optimiser = torch.optim.AdamW(network.parameters(), settings.rate, weight_decay=settings.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs)
     ranked = ranked_norms(table.subject, settings.ranked)
     rng = np.random.default_rng([settings.seed, fold])
     best, state, since = np.inf, copy.deepcopy(network.state_dict()), 0
+    if curve:  # the additive model alone is a network to beat
+        best = _error(network, frame, index[:, held], target[held], settings.batch)
     for number in range(settings.epochs):
         network.train()
         losses = [train_step(network, frame, index[:, b], y[b], grades[b], optimiser, ranked,
                              settings.rank, settings.weight) for b in _batches(fit, settings.batch, rng)]
         schedule.step()
-        error = float(((predict_network(network, frame, index[:, held], settings.batch) - target[held]) ** 2).mean())
+        error = _error(network, frame, index[:, held], target[held], settings.batch)
         since += 1
         if error < best:
             best, state, since = error, copy.deepcopy(network.state_dict()), 0
@@ -166,6 +171,10 @@ def predict_network(network: Network, frame: Frame, index: torch.Tensor, batch: 
     network.eval()
     found = [network.predict(frame.rows, part, frame.wires)[0] for part in torch.split(index, batch, 1)]
     return torch.cat(found).double().cpu().numpy()
+
+
+def _error(network: Network, frame: Frame, index: torch.Tensor, target: Floats, batch: int) -> float:
+    return float(((predict_network(network, frame, index, batch) - target) ** 2).mean())
 
 
 @torch.no_grad()

@@ -41,12 +41,15 @@ class Subject:
         graph: its topology.
         space: its options.
         table: features of every node under every option.
+        anchor: [C, K] damage measured one layer at a time, over its mean, NaN where not offered; None where nothing
+            was measured.
     """
 
     structure: Structure
     graph: Topology
     space: Space
     table: FeatureTable
+    anchor: Floats | None = None
 
 
 class Member(Protocol):
@@ -88,8 +91,16 @@ class TrialTable:
         return None if self.term is None else self.target - self.term.at(self.bits)
 
 
-def subject_of(structure: Structure, weight_errors: Scores, trials: Sequence[Labelled] = ()) -> Subject:
+def subject_of(structure: Structure, weight_errors: Scores, trials: Sequence[Labelled] = (),
+               alone: Mapping[str, Mapping[str, float]] | None = None) -> Subject:
     """Graph, options and features of a model; options that occur in trials are covered whatever their size.
+
+    Args:
+        structure: the model.
+        weight_errors: of all its layers.
+        trials: measured recipes.
+        alone: choice -> option -> damage of quantizing that layer alone, where that was measured (options that were
+            not, scaled from those that were).
 
     Raises:
         StudyError: the structure has no graph, or weight errors are missing.
@@ -97,7 +108,21 @@ def subject_of(structure: Structure, weight_errors: Scores, trials: Sequence[Lab
     graph = topology(structure)
     used = dict.fromkeys(o for trial in trials for o in trial.options.values())
     options = space(structure, weight_errors, tuple(o for o in used if not o.is_untouched))
-    return Subject(structure, graph, options, feature_table(graph, options))
+    anchor = None if alone is None else anchor_of(graph, options, alone)
+    return Subject(structure, graph, options, feature_table(graph, options), anchor)
+
+
+def anchor_of(graph: Topology, options: Space, alone: Mapping[str, Mapping[str, float]]) -> Floats | None:
+    """Damages as an array, see `Subject.anchor`; None where they leave an option out or are all zero."""
+    found = np.full(options.offered.shape, np.nan)
+    for c, k in zip(*np.nonzero(options.offered), strict=True):
+        option = options.options[k]
+        found[c, k] = 0.0 if option.is_untouched else alone.get(graph.choices[c], {}).get(str(option), np.nan)
+    seen = found[options.offered]
+    if not np.isfinite(seen).all() or seen.max() <= 0:
+        return None
+    anchor: Floats = np.maximum(found, 0.0) / seen[seen > 0].mean()
+    return anchor
 
 
 def trial_table(subject: Subject, trials: Sequence[Labelled], formula: str) -> TrialTable:

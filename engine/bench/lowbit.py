@@ -27,7 +27,7 @@ METHODS = ("nf4", "fp4", "int8")
 WARM_UP = 1
 
 
-def run(model: str, rounds: int) -> dict[str, Any]:
+def run(model: str = "emoji-unet", rounds: int = 15) -> dict[str, Any]:
     """Per side: seconds per step, resident megabytes, bytes of the Linear weights; `ratio` = full time / nf4 time.
 
     Args:

@@ -20,6 +20,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--bits", type=float, metavar="B", help="stored bits per weight, such as 3.5")
     budget.add_argument("--size", metavar="SIZE", help="of the quantizable layers: 3MB, 1.2GB, or 40%%")
+    budget.add_argument("--fits", metavar="SIZE", help="the whole pipeline in so much memory, such as 8GB: text "
+                        "encoders, autoencoder and --working are taken off")
+    parser.add_argument("--working", metavar="SIZE", default="0GB",
+                        help="memory that computing needs beside the weights (activations), with --fits (default: 0GB)")
     parser.add_argument("--method", default="knapsack", choices=sorted(ALLOCATORS))
     parser.add_argument("--provider", metavar="P", help="whose scores: a name, or a scores file "
                         f"(default: the first found of {', '.join(PREFERRED)})")
@@ -46,8 +50,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.models.structure import read_structure
 
     structure = read_structure(args.model)
-    if not args.size and args.bits is None and not (args.activations and args.bops):
-        raise InputError("An allocation needs a budget: --bits, --size, or --activations with --bops.")
+    if not (args.size or args.fits) and args.bits is None and not (args.activations and args.bops):
+        raise InputError("An allocation needs a budget: --bits, --size, --fits, or --activations with --bops.")
     scores = _scores(structure, ALLOCATORS[args.method].provider or args.provider, args.method)
     problem = layer_problem(structure, scores, _budget(args, structure), _limits(args, structure))
     if args.activations:
@@ -88,9 +92,11 @@ def _beside(args: argparse.Namespace, problem: Any) -> list[dict[str, Any]]:
 
 
 def _budget(args: argparse.Namespace, structure: Any) -> int:
-    from engine.allocate.budget import bits_budget, parse_budget
+    from engine.allocate.budget import bits_budget, layers_budget, memory_size, parse_budget
     from engine.core.sizes import full_bytes
 
+    if args.fits:
+        return layers_budget(memory_size(args.fits), structure, memory_size(args.working))
     if not args.size and args.bits is None:
         return full_bytes(structure)
     return parse_budget(args.size, structure) if args.size else bits_budget(args.bits, structure)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
 from engine.core.errors import InputError
@@ -47,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=int, default=600, help="of scaling a layer, at most (default: 600)")
     parser.add_argument("--rounding-iterations", type=int, default=1500, help="of rounding a block (default: 1500)")
     parser.add_argument("--directory", metavar="DIR", help="where unfinished work is kept (default: the cache)")
-    parser.add_argument("--device", default="cpu")
+    placement_arguments(parser, measures=True)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -58,11 +59,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.calibrate.outliers import outlier_scores
     from engine.calibrate.presets import save_preset
     from engine.core.recipe import load_recipe, save_recipe, sizes
-    from engine.live.model import open_model
     from engine.providers.files import save_scores, scores_path
 
     plan = plan_of(args)
-    model = open_model(args.model, device=args.device)
+    model = opened(args)
     allocation = load_recipe(args.recipe) if args.recipe else preset_recipe(
         model.structure, args.preset, args.exclude, args.weights)
     directory = Path(args.directory) if args.directory else None

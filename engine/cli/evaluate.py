@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
 from engine.core.errors import InputError
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--floor", action="store_true", help="measure full precision against itself on other seeds")
-    parser.add_argument("--device", default="cpu")
+    placement_arguments(parser, measures=True)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -30,12 +31,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.core.recipe import Recipe, bits_per_weight, model_ref
     from engine.live.apply import apply_all
     from engine.live.generate import Picture, generate
-    from engine.live.model import open_model
     from engine.metrics.compare import Reference, compare, distances, floor
     from engine.metrics.features import find_extractor
     from engine.providers.reference import reference_pictures
 
-    model = open_model(args.model, device=args.device)
+    model = opened(args)
     recipe = _recipe(model, args.recipe)
     request = _request(model, args, first=0)
 

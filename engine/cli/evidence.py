@@ -19,17 +19,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("db", nargs="*", metavar="DB", help="study files (default: all of assets/studies)")
     parser.add_argument("--model", default="", metavar="MODEL", help="where the study's model lies (one study only)")
     parser.add_argument("--formula", metavar="F", help="target of the predictor (default: psnr)")
+    parser.add_argument("--trials", type=int, metavar="N", help="only the first N trials of each study (a study that "
+                        "is still growing would be learned from anew each time this is continued)")
     parser.add_argument("--images", type=int, default=256, help="of the final comparisons")
     parser.add_argument("--judged", type=int, default=64, help="calibration images that choose the best random draw")
     parser.add_argument("--switched", type=int, default=32, help="images of deletion and insertion curves; 0 = none")
+    parser.add_argument("--signal", type=int, default=8, help="images of the signal of Apple's rule; 0 = leave it out")
     parser.add_argument("--steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--epochs", type=int, help="of the networks, at most")
     parser.add_argument("--sizes", nargs="*", type=int, metavar="N", help="of the learning curve (default 50 to 400)")
-    parser.add_argument("--kinds", nargs="+", choices=["damage", "gnn", "guided"], help="predictors (default: all)")
+    parser.add_argument("--kinds", nargs="+", choices=["damage", "anchored", "gnn", "guided"],
+                        help="predictors (default: all)")
     parser.add_argument("--timed", type=int, default=6, help="trials that one and two workers are timed on; 0 = none")
     parser.add_argument("--near", type=int, default=0, metavar="N",
                         help="first measure N more trials around the best recipes so far, into the study")
     parser.add_argument("--round", type=int, default=1, help="number of that round")
+    parser.add_argument("--minutes", type=float, metavar="T",
+                        help="stop after T minutes; the same command goes on from there")
     parser.add_argument("--assets", metavar="DIR", help="gets predictors and scores (default: the shipped assets)")
     parser.add_argument("--kept", metavar="DIR", help="gets what was measured (default: ASSETS/evidence)")
     parser.add_argument("--out", default="docs/evidence.md", metavar="FILE", help="the page")
@@ -58,17 +64,29 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     torch.set_num_threads(args.threads)
     places = Places(assets, Path(args.kept) if args.kept else assets / "evidence")
     formula = DEFAULT_FORMULA if args.formula is None else args.formula
+    end = float("inf") if args.minutes is None else time.monotonic() + 60 * args.minutes
     found: list[Any] = []
     for db in studies:
         if args.near:
             _near(args, db, places, formula)
-        for step in said(prove(db, places, _scale(args), formula=formula, source=args.model, device=args.device),
-                         db.stem):
+        steps = prove(db, places, _scale(args), formula=formula, source=args.model, device=args.device,
+                      trials=args.trials)
+        for step in said(steps, db.stem):
             if isinstance(step, dict):
                 found.append(step)
+            elif time.monotonic() > end:
+                return _answer(args, studies, found, f"stopped after {args.minutes:g} min within {db.name}; the same "
+                                                     f"command goes on from there")
         write_atomic(args.out, page(found))
-    return {"studies": [str(p) for p in studies], "out": args.out,
-            "kinds": {f["model"]: f["kind"] for f in found}}, f"{args.out}: {len(found)} models"
+    return _answer(args, studies, found, "")
+
+
+def _answer(args: argparse.Namespace, studies: list[Path], found: list[Any],
+            stopped: str) -> tuple[dict[str, Any], str]:
+    result = {"studies": [str(p) for p in studies], "out": args.out, "kinds": {f["model"]: f["kind"] for f in found},
+              "finished": not stopped}
+    text = f"{args.out}: {len(found)} of {len(studies)} models" if found else "No model is finished yet"
+    return result, text + (f"; {stopped}." if stopped else "")
 
 
 def said(steps: Iterable[Any], title: str) -> Iterable[Any]:
@@ -109,19 +127,25 @@ def _scale(args: argparse.Namespace) -> Any:
     from engine.analysis.predictor import Kind
     from engine.analysis.training import Training
     from engine.evidence.scale import Scale
+    from engine.providers.cumulative import Pass
 
     training = Training() if args.epochs is None else replace(Training(), epochs=args.epochs)
-    scale = Scale(args.images, args.judged, args.switched, args.steps, training=training, timed=args.timed)
+    scale = Scale(args.images, args.judged, args.switched, args.steps, training=training, timed=args.timed,
+                  cumulative=Pass(images=args.signal) if args.signal else None)
     if args.sizes is not None:
         scale = replace(scale, sizes=tuple(args.sizes))
     return scale if not args.kinds else replace(scale, kinds=tuple(Kind(k) for k in args.kinds))
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("timed", 0), ("near", 0), ("threads", 1),
-                        ("round", 1)):
+    for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("signal", 0), ("timed", 0), ("near", 0),
+                        ("threads", 1), ("round", 1)):
         if getattr(args, name) < least:
             raise InputError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
+    if args.trials is not None and args.trials < 1:
+        raise InputError(f"--trials must be at least 1, got {args.trials}.")
+    if args.minutes is not None and not args.minutes > 0:
+        raise InputError(f"--minutes must be above 0, got {args.minutes:g}.")
     if args.epochs is not None and args.epochs < 1:
         raise InputError(f"--epochs must be at least 1, got {args.epochs}.")
     if any(n < 1 for n in args.sizes or ()):

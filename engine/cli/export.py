@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from engine.cli.opening import opened, placement_arguments
 from engine.core.errors import InputError
 from engine.core.graph import Structure
 from engine.core.recipe import Recipe
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", action="store_true", help="only show what the file would hold; needs no weights")
     parser.add_argument("--accept-requantized", action="store_true",
                         help="write even if layers cannot be held as the recipe says (they are listed)")
-    parser.add_argument("--device", default="cpu")
+    placement_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -37,9 +38,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return _described(plan), "\n".join(plan.lines())
     if not args.out:
         raise InputError("Name a new directory with --out, or use --plan to only see what the file would hold.")
-    from engine.live.model import open_model
 
-    model = open_model(args.model, device=args.device)
+    model = opened(args)
     try:
         recipe = recipe_named(model.structure, args.recipe)
         print("\n".join(plan_export(model.structure, recipe, args.format).lines()), file=sys.stderr)

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.cli.progress import progress_flag, told
 from engine.cli.table import aligned
 from engine.core.errors import InputError
 
-KINDS = ("damage", "gnn", "guided")
+KINDS = ("damage", "anchored", "gnn", "guided")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formula", metavar="F", help="target, higher = better, over the study's metrics and bits, "
                         "such as '-image_mse - 0.1*bits' (default: psnr)")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS,
-                        help="what to fit beside the controls; damage and a network also give a blend")
+                        help="what to fit beside the controls; damage and a network also give a blend, anchored "
+                        "needs layers that were measured alone")
     parser.add_argument("--loss", default="hybrid", choices=["spearman", "ndcg", "hybrid", "none"],
                         help="ranking loss of the networks")
     parser.add_argument("--epochs", type=int, help="of each network, at most")
@@ -34,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "cache, where the explorer looks; the assets folder ships them)")
     parser.add_argument("--no-overlays", action="store_true", help="write the predictor and its table alone")
     parser.add_argument("--seed", type=int, default=0)
+    progress_flag(parser)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -47,10 +50,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.evidence.studied import DEFAULT_FORMULA, read_studied
 
     formula = DEFAULT_FORMULA if args.formula is None else args.formula
+    told(args.progress, "loading")
     studied = read_studied(args.db, formula, model=args.model, presets=args.presets, trials=args.trials,
                            weight_errors=args.weight_errors)
     start = time.perf_counter()
-    predictor = _followed(learn(studied, _training(args), [Kind(k) for k in args.kinds]))
+    predictor = _followed(learn(studied, _training(args), [Kind(k) for k in args.kinds]), args)
+    told(args.progress, "scoring")
     seconds = time.perf_counter() - start
     directory = Path(args.out) if args.out else cache_dir()
     stem = predictor_stem(studied.structure, directory)
@@ -92,19 +97,28 @@ def _training(args: argparse.Namespace) -> Any:
     return chosen if args.epochs is None else replace(chosen, epochs=args.epochs)
 
 
-def _followed(steps: Any) -> Any:
-    """Run the fit with a bar on stderr."""
+def _followed(steps: Any, args: argparse.Namespace) -> Any:
+    """Run the fit with a bar on stderr; each fold is as long as the networks that are fitted to it."""
     from tqdm import tqdm
 
     from engine.analysis.predictor import Predictor
     from engine.analysis.training import Epoch
+    from engine.analysis.trials import FOLDS
 
+    networks = max(1, sum(kind != KINDS[0] for kind in args.kinds))
+    fold, before, last = 0, 0, 0
     with tqdm(desc="fitting", unit="epoch", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
         for step in steps:
             if isinstance(step, Predictor):
                 return step
             if isinstance(step, Epoch):
+                before += step.number < last  # the next network of this fold
+                last = step.number
+                told(args.progress, "epoch", done=fold + (before + step.number / step.of) / networks, total=FOLDS)
                 bar.set_postfix_str(f"fold {step.fold + 1}, validation {step.validation:.3f}")
+            else:
+                fold, before, last = step.number - 1, 0, 0
+                told(args.progress, "fold", done=fold, total=FOLDS)
             bar.update()
     raise AssertionError("a fit ends with its predictor")
 

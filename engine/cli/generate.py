@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 
 
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", default="", help="another scheduler the model is compatible with")
     parser.add_argument("--recipe", metavar="FILE", help="recipe to compare with full precision")
     parser.add_argument("--transfer", action="store_true", help="apply a recipe made for another model by layer name")
-    parser.add_argument("--device", default="cpu")
+    placement_arguments(parser)
     parser.add_argument("--out", metavar="PNG", required=True)
 
 
@@ -31,13 +32,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.core.recipe import Recipe, bits_per_weight, load_recipe, model_ref
     from engine.live.apply import apply_all
     from engine.live.generate import Picture, generate
-    from engine.live.model import open_model
     from engine.live.png import save_png
     from engine.live.request import Request
     from engine.metrics.compare import compare
 
     recipe = load_recipe(args.recipe) if args.recipe else None
-    model = open_model(args.model, device=args.device)
+    model = opened(args)
     request = Request(prompts=(args.prompt or "",), labels=(args.label or 0,), negative=args.negative,
                       seeds=(args.seed,), steps=args.steps, guidance=args.guidance, scheduler=args.scheduler)
 

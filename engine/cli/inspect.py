@@ -17,6 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Counts, bytes and blocks."""
+    from engine.core.footprint import full_footprint
     from engine.core.sizes import BYTES_PER_MB, full_bytes
     from engine.models.structure import read_structure
 
@@ -31,12 +32,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "other_weights": s.other_weights, "graph": {"nodes": len(s.nodes), "edges": len(s.edges)},
         "blocks": [{"id": b.id, "label": b.label, "kind": b.kind, "layers": len(b.layers)} for b in blocks],
         "components": [{"name": c.name, "type": c.type, "bytes": c.bytes} for c in s.components],
+        "pipeline_bytes": full_footprint(s).total,
     }
     lines = [
         f"{s.model}: {s.denoiser_class}, {len(s.layers)} layers ({len(s.choices)} choices), "
         f"{result['weights']:,} weights, {result['fp_bytes'] / BYTES_PER_MB:,.2f} MB at {s.precision_bits} bits",
         f"operation graph: {len(s.nodes)} nodes, {len(s.edges)} edges; {len(blocks)} blocks, "
         f"{len(s.block_edges)} block edges ({sum(e.skip for e in s.block_edges)} long skips), layout {s.layout}",
+        full_footprint(s).sentence(),
         "roles: " + ", ".join(f"{n} {role}" for role, n in Counter(layer.role.value for layer in s.layers).items()),
         "",
         aligned(("block", "kind", "layers", "weights"),

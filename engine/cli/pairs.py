@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, structure: Any, scores: Any, problem: Any) -> 
     offered, macs = _offered(args, structure, scores)
     whole = full_bops(structure, macs)
     budget = parse_bops(args.bops, whole) if args.bops else None
-    sized = bool(args.size) or args.bits is not None
+    sized = bool(args.size or args.fits) or args.bits is not None
     pairs = pair_problem(structure, problem, offered, size=sized, budget_bops=budget)
     answer = _solved(args, scores, pairs)
     if args.out:

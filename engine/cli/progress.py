@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -29,3 +31,15 @@ def followed(events: Iterable[Any], title: str) -> Iterator[Any]:
                 if getattr(event, "doing", ""):
                     bar.set_postfix_str(str(event.doing)[-40:], refresh=False)
             yield event
+
+
+def progress_flag(parser: argparse.ArgumentParser) -> None:
+    """The option by which a program follows a verb; see `told`."""
+    parser.add_argument("--progress", action="store_true",
+                        help="for programs: what happens on stderr, one JSON object per line")
+
+
+def told(wanted: bool, event: str, **fields: Any) -> None:
+    """One line of JSON on stderr for a program that follows along; nothing unless it was asked for."""
+    if wanted:
+        print(json.dumps({"event": event, **fields}, ensure_ascii=False), file=sys.stderr, flush=True)

@@ -1,9 +1,8 @@
-"""`quantize`: build or resume a model's store, layer by layer."""
+"""`quantize`: build or resume a model's store, layer by layer, without opening the model where its files allow it."""
 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from typing import Any
 
@@ -20,20 +19,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Build, and say how fast and in how much memory."""
+    from engine.bench.process import peak_memory
     from engine.core.option import parse_option
-    from engine.live.model import open_model
     from engine.live.store import build, requests
+    from engine.live.streaming import opened_store
 
     wanted = [parse_option(text) for text in args.options] if args.options else None
-    model = open_model(args.model, store=args.store)
-    todo = requests(model.store, wanted)
-    start, weights, built = time.perf_counter(), 0, 0
-    for record in shown(build(model.store, todo), len(todo), "quantizing", "layer"):
-        weights += record.weights
-        built += record.options
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    weights = built = 0
+    with opened_store(args.model, args.store) as store:
+        todo = requests(store, wanted)
+        start, processor = time.perf_counter(), time.process_time()
+        for record in shown(build(store, todo), len(todo), "quantizing", "layer"):
+            weights += record.weights
+            built += record.options
+        seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    peak = peak_memory()
     result = {"store": str(args.store), "layers": len(todo), "options_built": built, "weights": weights,
-              "seconds": seconds, "weights_per_second": weights / seconds if weights else 0.0, "peak_bytes": peak}
+              "seconds": seconds, "processor_seconds": processor, "peak_bytes": peak,
+              "weights_per_second": weights / seconds if weights else 0.0}
     return result, (f"{built} layer options in {seconds:.1f} s, {result['weights_per_second']:,.0f} weights/s, "
                     f"peak memory {peak / 1e6:,.0f} MB, store {args.store}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli import trajectories
+from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
 from engine.core.errors import InputError
@@ -31,17 +32,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partial", metavar="PATH",
                         help="kept while working, to resume: JSON lines (measured), a folder (the others)")
     trajectories.arguments(parser)
-    parser.add_argument("--device", default="cpu")
+    placement_arguments(parser, measures=True)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Score, save, and show the most fragile layers."""
-    from engine.live.model import open_model
 
     command = f"python -m engine sensitivity {args.model} --provider {args.provider}"
     if args.images is not None and not 1 <= args.images <= 4096:
         raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
-    model = open_model(args.model, device=args.device)
+    model = opened(args)
     if args.provider == ACTIVATION_ERROR:
         return trajectories.activation_error(model, args)
     return _shown(model, args, list(PROVIDERS[args.provider](model, args, command)))

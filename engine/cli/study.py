@@ -7,6 +7,7 @@ import functools
 import sys
 from typing import Any
 
+from engine.cli.progress import progress_flag, told
 from engine.core.errors import StudyError
 
 DEFAULT_TRIALS = 100
@@ -41,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retry-failed", action="store_true", help="measure failed trials again")
     parser.add_argument("--mixed", action="store_true", help="continue or merge across machines and versions")
     parser.add_argument("--metric", default="", help="the label whose reliability is shown (default image_mse)")
+    progress_flag(parser)
     parser.add_argument("--out", metavar="TABLE", help="of export: .csv or .parquet")
 
 
@@ -65,7 +67,7 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
               args.threads, args.batch, args.extractor, args.store, not args.no_graphs)
     plan = Plan(job, args.trials, args.preset, args.seed, args.workers, args.ray, _shard(args.shard),
                 args.retry_failed, args.mixed, None if args.minutes is None else 60 * args.minutes)
-    done, failed, busy_s, generating_s = _follow(args.db, plan)
+    done, failed, busy_s, generating_s = _follow(args.db, plan, args.progress)
     result, text = _summary(args.db, args.metric)
     result.update(measured_now=done, failed_now=failed)
     line = f"{done} trials measured"
@@ -75,15 +77,18 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return result, f"{line}{f', {failed} failed' if failed else ''}\n{text}"
 
 
-def _follow(path: str, plan: Any) -> tuple[int, int, float, float]:
+def _follow(path: str, plan: Any, telling: bool) -> tuple[int, int, float, float]:
     """Run with a bar on stderr; counts done and failed, seconds in trials and seconds generating."""
     from tqdm import tqdm
 
     from engine.study.runner import run_study
 
     done, failed, busy_s, generating_s = 0, 0, 0.0, 0.0
+    told(telling, "loading")
     with tqdm(desc="loading", unit="trial", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
         for record in run_study(path, plan):
+            told(telling, record.event, done=record.done, total=record.total, left_s=record.eta_s,
+                 trial=record.trial.number if record.trial else None, error=record.error)
             if record.event == "ready":
                 bar.reset(record.total)
                 bar.set_description("measuring")

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -60,7 +61,7 @@ def _value(hint: Any, data: Any) -> Any:
         if len(hints) != len(items):
             raise ValueError(f"expected {len(hints)} items, got {len(items)}")
         return tuple(_value(h, v) for h, v in zip(hints, items, strict=True))
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {str(k): _value(args[1], v) for k, v in _expect(dict, data).items()}
     if hint is Any:
         return data

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engine.analysis.faithfulness import LEAST, Agreement, compared
+from engine.analysis.predictor import Kind
 from engine.core.graph import Structure
 from engine.core.record import Scores
 from engine.providers.table import IMAGE_MSE
 
 LAYERS, BLOCKS = "layers", "blocks"
 SIZE_ONLY = "size-only"
+ANCHORED = str(Kind.ANCHORED)
 
 
 def agreements(structure: Structure, scores: Sequence[Scores], found: Mapping[str, Scores],
@@ -19,7 +21,8 @@ def agreements(structure: Structure, scores: Sequence[Scores], found: Mapping[st
 
     Args:
         structure: the model.
-        scores: what the predictor says (table, attributions, embeddings).
+        scores: what the predictor says (table, attributions, embeddings); those that know layers measured alone are
+            left out, since they agree with that by construction.
         found: provider -> scores that lie beside the model: measured ones are the truth, weight error a control.
         seed: of the bootstrap and the random order.
 
@@ -27,6 +30,7 @@ def agreements(structure: Structure, scores: Sequence[Scores], found: Mapping[st
         [{"measured", "option", "level", "rows": [Agreement, ...]}]; options that too few scores cover are left out.
     """
     controls = [found[name] for name in ("weight-error",) if name in found]
+    scores = [s for s in scores if s.about.get("kind") != ANCHORED]
     answer: list[dict[str, object]] = []
     for truth in found.values():
         if not truth.provider.startswith("measured") or truth.unit != IMAGE_MSE:

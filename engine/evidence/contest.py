@@ -86,8 +86,7 @@ class Sources:
 
 
 def budgets(structure: Structure) -> list[Budget]:
-    """At the bytes of uniform recipes, at round bits, and below 3.1 bits; those that quantizing nothing meets are left
-    out."""
+    """At the bytes of uniform recipes, at round bits, and below 3.1 bits."""
     sized = {text: recipe_bytes(structure, uniform(structure, text).options) for text in EQUAL}
     equal = [Budget(f"bytes of {text}", "equal", size, text) for text, size in sized.items()]
     return [*equal, *(Budget(f"{b:g} bits", "bits", bits_budget(b, structure)) for b in BITS),
@@ -95,17 +94,21 @@ def budgets(structure: Structure) -> list[Budget]:
 
 
 def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry]:
-    """All contenders' recipes at one budget; one that has no recipe there is left out."""
+    """All contenders' recipes at one budget; one that has no recipe there is left out, and a budget below the smallest
+    recipe has none."""
     advisor = sources.advisor
     limits = Limits(options=advisor.options(), keep_untouched=False)
     structure = advisor.structure
+    try:
+        blind = layer_problem(structure, blind_scores(structure), budget.bytes, limits)
+    except InputError:
+        return
     for name, make in _makers(sources, limits).items():
         try:
             found = make(budget.bytes)
         except InputError:
             continue
         yield Entry(budget.name, name, found.recipe, found.bytes, f"gap {100 * found.gap:.2g} %")
-    blind = layer_problem(structure, blind_scores(structure), budget.bytes, limits)
     for found in uniforms(blind).values():
         option = str(found.recipe.provenance["allocator"]).removeprefix(f"{UNIFORM} ")
         if not budget.option or option == budget.option:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.analysis.controls import CONTROLS
-from engine.analysis.damage_fit import fit_member
-from engine.analysis.fitting import fit_network
+from engine.analysis.controls import controls
+from engine.analysis.damage_fit import choose_prior, fit_member
+from engine.analysis.fitting import KINDS, fit_network, offered
 from engine.analysis.predictor import Kind
 from engine.analysis.ranking import Quality, quality
 from engine.analysis.training import Epoch, Training
@@ -21,7 +21,6 @@ from engine.providers.partial import Partial
 from engine.providers.progress import Progress
 
 SIZES = (50, 100, 200, 400)
-KINDS = (Kind.DAMAGE, Kind.GNN, Kind.GUIDED)
 
 
 def learning_curve(table: TrialTable, kept: Path | None, about: dict[str, Any], training: Training | None = None,
@@ -37,7 +36,7 @@ def learning_curve(table: TrialTable, kept: Path | None, about: dict[str, Any], 
         sizes: numbers of trials; those larger than a training fold are left out.
         kinds: beside the controls.
     """
-    training = training or Training()
+    training, kinds = training or Training(), offered(table, kinds)
     splits = folds(len(table))
     partial = Partial(kept, {"version": 1, "trials": len(table), "formula": table.formula, **about,
                              "training": to_json(training), "kinds": [str(k) for k in kinds]})
@@ -64,12 +63,15 @@ def learning_curve(table: TrialTable, kept: Path | None, about: dict[str, Any], 
 def _members(table: TrialTable, train: Ints, training: Training, number: int, kinds: Sequence[Kind],
              size: int) -> Generator[Progress, None, dict[str, Member]]:
     part = subset(table, train)
-    members: dict[str, Member] = {name: fit(part, number) for name, fit in CONTROLS.items()}
+    members = controls(part, number)
+    prior = choose_prior(part, number) if {Kind.DAMAGE, Kind.GUIDED} & set(kinds) else None
     if Kind.DAMAGE in kinds:
-        members[str(Kind.DAMAGE)] = fit_member(part, number)
+        members[str(Kind.DAMAGE)] = fit_member(part, number, prior)
+    if Kind.ANCHORED in kinds:
+        members[str(Kind.ANCHORED)] = fit_member(part, number, choose_prior(part, number, anchored=True))
     for kind in (Kind.GNN, Kind.GUIDED):
         if kind in kinds:
-            steps = fit_network(table, train, training, number, guided=kind is Kind.GUIDED)
+            steps = fit_network(table, train, training, number, prior if kind is Kind.GUIDED else None)
             while True:
                 try:
                     epoch: Epoch = next(steps)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +31,11 @@ from engine.study.summary import summary
 
 VERSION = 1
 EPOCHS_SHOWN = 10
+FIT_SECONDS = "fit_seconds"
 
 
 def prove(db: Path, places: Places, scale: Scale | None = None, *, formula: str = DEFAULT_FORMULA, source: str = "",
-          device: str = "cpu") -> Iterator[Progress | Found]:
+          device: str = "cpu", trials: int | None = None) -> Iterator[Progress | Found]:
     """Progress records, then the evidence as plain values, which is also written to `kept`.
 
     Args:
@@ -42,17 +45,19 @@ def prove(db: Path, places: Places, scale: Scale | None = None, *, formula: str 
         formula: the target of the predictor.
         source: where the study's model lies; "" = the name it was measured under.
         device: of the model.
+        trials: only the first so many of the study; None = all that are there.
 
     Raises:
         StudyError, InputError: the study, its model or a kept file cannot be used; one sentence.
     """
     scale = scale or Scale()
-    studied = read_studied(db, formula, model=source)
+    studied = read_studied(db, formula, model=source, trials=trials)
     found: Found = {"version": VERSION, "model": studied.structure.model, "identity": studied.structure.identity,
                     "study": summary(db), "formula": formula, "digest": studied.digest, "scale": to_json(scale)}
     predictor, scores = yield from _learned(studied, places, scale)
     found |= {"kind": str(predictor.kind), "report": to_json(predictor.report), "share": predictor.share,
-              "partner": str(predictor.partner), "support": int((predictor.support > 0).sum())}
+              "partner": str(predictor.partner), "support": int((predictor.support > 0).sum()),
+              FIT_SECONDS: predictor.about.get(FIT_SECONDS, "")}
     found["learning"] = to_json((yield from _learning(studied, places, scale)))
     found["cost"] = cost_of(studied)
     name = source or studied.protocol.model
@@ -78,12 +83,15 @@ def _learned(studied: Studied, places: Places, scale: Scale) -> Stage:
     folder = places.assets / "scores"
     if known is not None:
         lying = [load_scores(p) for p in sorted(folder.glob(f"{stem.name}.*.json"))]
-        own = [s for s in lying if s.about.get("digest") == studied.digest]
+        own = sorted((s for s in lying if s.about.get("digest") == studied.digest), key=lambda s: s.provider)
         if own:
             return known, own
+    begin = time.perf_counter()
     predictor = yield from _fitted(studied, scale)
+    seconds = f"{time.perf_counter() - begin:.0f}"
+    predictor = replace(predictor, about={**predictor.about, FIT_SECONDS: seconds})
     yield Progress("overlays", 0, 0)
-    own = list(overlays(predictor, studied.table.picks))
+    own = sorted(overlays(predictor, studied.table.picks), key=lambda s: s.provider)  # as they are found again
     for scores in own:
         save_scores(scores_path(studied.structure, scores.provider, folder), scores)
     save_predictor(stem, predictor)

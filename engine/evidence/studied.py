@@ -16,6 +16,7 @@ from engine.core.record import Scores
 from engine.core.seeds import derive
 from engine.models.structure import read_structure
 from engine.providers.files import check_scores, find_scores, load_scores
+from engine.providers.table import damage_table
 from engine.study.protocol import Protocol
 from engine.study.storage import read_study
 
@@ -36,7 +37,8 @@ class Studied:
         near: [T] which of them were drawn around the best recipes instead of at random.
         seconds: [T] what each trial took, and `generating` how much of it went into images.
         generating: [T].
-        digest: 12 hex digits over the trials and the target; what was computed from others is stale.
+        digest: 12 hex digits over the trials, the target, and what layers did alone; what was computed from others is
+            stale.
     """
 
     file: str
@@ -80,11 +82,13 @@ def read_studied(path: str | Path, formula: str = DEFAULT_FORMULA, *, model: str
         columns = {name: study.values(name) for name in study.metric_names()}
         kept = [t for t in study.trials() if not presets or t.preset in presets][:trials]
     labelled = [Labelled(t.options, {n: column[t.id] for n, column in columns.items() if t.id in column}) for t in kept]
-    subject = subject_of(structure, weight_errors_of(structure, weight_errors), labelled)
+    alone = damage_table(structure, find_scores(structure)).values
+    subject = subject_of(structure, weight_errors_of(structure, weight_errors), labelled, alone or None)
+    anchor = "" if subject.anchor is None else np.round(subject.anchor, 9).tobytes().hex()
     return Studied(Path(path).name, structure, protocol, trial_table(subject, labelled, formula),
                    np.array([t.preset.partition(":")[0] == NEAR for t in kept]),
                    np.array([t.duration_s for t in kept]), np.array([t.generating_s for t in kept]),
-                   f"{derive('trials', formula, *(t.key for t in kept)):016x}"[:12])
+                   f"{derive('trials', formula, anchor, *(t.key for t in kept)):016x}"[:12])
 
 
 def weight_errors_of(structure: Structure, file: str = "") -> Scores:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from engine.core.errors import RecipeError
-from engine.core.graph import Structure
+from engine.core.footprint import Footprint
+from engine.core.graph import Component, Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
 from engine.core.recipe import Recipe, check
@@ -73,6 +74,7 @@ class ExportPlan:
         file_bytes: everything the denoiser stores in this format (the file's own header apart).
         packages: needed to write the file and to load it.
         notes: what else the user should know, one sentence each.
+        components: the rest of the pipeline, which comes along as it is.
     """
 
     format: str
@@ -82,6 +84,12 @@ class ExportPlan:
     file_bytes: int
     packages: tuple[Package, ...]
     notes: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the whole pipeline keeps in memory once it is loaded packed as the file is."""
+        return Footprint(self.file_bytes, self.components)
 
     def of(self, fate: Fate) -> tuple[LayerPlan, ...]:
         """The layers of one fate."""
@@ -103,6 +111,7 @@ class ExportPlan:
         yield (f"{self.format}: {counts['exact']} layers exact, {counts['requantized']} requantized, "
                f"{counts['left']} left at full precision; {self.bytes / 1e6:,.2f} MB, with biases and norms "
                f"{self.file_bytes / 1e6:,.2f} MB; needs {', '.join(map(str, self.packages)) or 'no package'}")
+        yield self.footprint.sentence()
         yield from self.notes
         for change in self.changes:
             yield f"  {change.layer}: {change.wanted} -> {change.held} ({change.reason})"
@@ -137,7 +146,8 @@ def make_plan(structure: Structure, recipe: Recipe, name: str, holder: Holder, p
     held = {layer.choice: plans[layer.name].held for layer in structure.layers}
     total = sum(layer.bytes for layer in layers)
     return ExportPlan(name, _held_recipe(recipe, held), layers, total,
-                      total + structure.other_weights * structure.precision_bits // 8, packages, notes)
+                      total + structure.other_weights * structure.precision_bits // 8, packages, notes,
+                      structure.components)
 
 
 def everything_kept(precision_bits: int, recipe: Recipe) -> Holder:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.core.errors import ModelError
 from engine.core.fromset import FromSet
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
@@ -23,6 +24,7 @@ from engine.live.model import Model
 from engine.live.originals import live_weight
 from engine.live.tables import ActivationTables
 from engine.live.weightsets import WeightSet, needed_sets
+from engine.models.memory import ran_out
 from engine.quant.qweight import QuantizedWeight
 
 
@@ -60,6 +62,7 @@ def apply(model: Model, recipe: Recipe, *, cancel: Cancel | None = None, transfe
         RecipeError: the recipe does not fit the model, or names activation tables or weight sets that are not here.
         StoreError: its activation tables or weight sets are damaged or of another model.
         OptionError: a layer's weights are NaN or infinite.
+        ModelError: memory ran out.
         Cancelled: the caller asked for it.
     """
     check(model.structure, recipe, transfer=transfer)
@@ -104,7 +107,13 @@ def _moves(model: Model, recipe: Recipe, needed: _Needed, cancel: Cancel | None)
         for index, name in enumerate(todo):
             check_cancel(cancel)
             group, option = model.groups[name], recipe.option(name)
-            _move(model, name, option, recipe.weights.get(name), needed.sets)
+            try:
+                _move(model, name, option, recipe.weights.get(name), needed.sets)
+            except (MemoryError, RuntimeError) as failure:
+                if not ran_out(failure):
+                    raise
+                raise ModelError(f"Memory on {model.device} ran out while {name} was moved to {option}; the layers "
+                                 f"before it are moved: close other programs, or open the model in float16.") from None
             yield ApplyRecord(name, option, index + 1, len(todo), sum(layer.weights for layer in group))
         model.inputs.switch(recipe.activations, needed.tables)
         model.note_applied(recipe)

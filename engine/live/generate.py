@@ -26,10 +26,10 @@ from engine.live.picture import Picture, Step, to_bytes
 from engine.live.request import Request, checked
 from engine.live.watched import Watch, watched
 from engine.models.calls import call_arguments
+from engine.models.memory import ran_out
 
 MAX_BATCH = 64
 BATCH_PIXELS = 512 * 512
-CPU_MEMORY = "can't allocate memory"  # how torch's CPU allocator says it, as a plain RuntimeError
 
 __all__ = ["Picture", "Step", "generate", "pictures"]
 
@@ -170,7 +170,7 @@ class _Run:
             self._events.put(self._explained(error))
 
     def _explained(self, error: BaseException) -> BaseException:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and CPU_MEMORY not in str(error):
+        if not ran_out(error):
             return error
         return ModelError(f"Memory on {self._model.device} ran out while {len(self._request.seeds)} pictures were made "
                           f"at once; ask for fewer or smaller ones.")

@@ -20,8 +20,10 @@ from engine.core.fromset import FromSet
 from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import FP16, Option
+from engine.core.placement import Placement
 from engine.core.recipe import Recipe, model_ref
 from engine.live.activations import InputQuantizers
+from engine.live.offload import offload as keep_offloaded
 from engine.live.originals import Originals, find_originals
 from engine.live.request import MAX_STEPS, Limits
 from engine.live.store import Store
@@ -32,9 +34,9 @@ from engine.live.weightsets import WeightSet, check_weight_set, find_weight_set
 from engine.models.calls import conditioning
 from engine.models.catalog import row_for
 from engine.models.loading import denoiser_of, load_pipeline
+from engine.models.memory import ran_out
 from engine.models.structure import read_structure, structure_of
 
-DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_STEPS, DEFAULT_GUIDANCE, DEFAULT_SIDE = 20, 3.0, 512
 
 
@@ -132,7 +134,8 @@ class Model:
         self.pipeline = self.denoiser = None
 
 
-def open_model(source: Any, *, device: str = "cpu", dtype: str = "float32", store: str | Path | None = None) -> Model:
+def open_model(source: Any, *, device: str = "cpu", dtype: str = "float32", store: str | Path | None = None,
+               offload: bool = False) -> Model:
     """Open a model on a device.
 
     Args:
@@ -141,20 +144,24 @@ def open_model(source: Any, *, device: str = "cpu", dtype: str = "float32", stor
         device: "cpu", "cuda", ...
         dtype: "float32", "float16" or "bfloat16".
         store: directory of quantized layers; None is the model's own in the user's cache.
+        offload: keep the parts in main memory and bring each to the device only while it computes.
 
     Raises:
-        ModelError: it cannot be opened, or does not fit into memory.
+        ModelError: it cannot be opened, cannot be offloaded, or does not fit into memory.
         StoreError: the store belongs to another model.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"Models compute in {', '.join(DTYPES)}, not in {str(dtype)[:20]!r}.")
+    Placement(device, dtype, offload)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError("There is no CUDA device on this machine; use --device cpu.")
-    named = isinstance(source, (str, Path))
+    named, home_device = isinstance(source, (str, Path)), "cpu" if offload else device
     try:
-        pipeline = load_pipeline(str(source), dtype=dtype, device=device) if named else _moved(source, device, dtype)
-    except torch.OutOfMemoryError:
-        raise ModelError(f"The model does not fit into the memory of {device}; try float16, or the CPU.") from None
+        pipeline = load_pipeline(str(source), dtype=dtype, device=home_device) if named \
+            else _moved(source, home_device, dtype)
+    except (MemoryError, RuntimeError) as failure:
+        if not ran_out(failure):
+            raise
+        raise ModelError(f"The model does not fit into the memory of {home_device}: open it in float16, with its parts "
+                         f"offloaded from the accelerator, or on a machine with more memory.") from None
     for component in pipeline.components.values():
         if isinstance(component, nn.Module):
             component.eval()
@@ -166,6 +173,8 @@ def open_model(source: Any, *, device: str = "cpu", dtype: str = "float32", stor
     if home and originals.is_checkpoint and dtype != "float32":
         # rounded to half precision the weights look like another model; they are this checkpoint's all the same
         structure = replace(structure, identity=read_structure(home).identity)
+    if offload:
+        keep_offloaded(pipeline, device)
     return Model(pipeline, structure, originals, Store.open(store, structure, originals), device=device, dtype=dtype,
                  directory=home)
 

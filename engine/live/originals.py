@@ -57,6 +57,10 @@ class Originals:
         """Overwrite `out` (the layer's part of the live weight, any float dtype and device)."""
         out.copy_(self.tensor(layer))
 
+    def release(self) -> None:
+        """Unmap the files; they are opened again when they are read. Tensors handed out stay good."""
+        self._open.clear()
+
     def close(self) -> None:
         """Forget the open files; remove the scratch directory if there is one."""
         self._open.clear()

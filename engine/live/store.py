@@ -274,6 +274,7 @@ def build(store: Store, todo: Iterable[tuple[Layer, tuple[Option, ...]]], *,
             size = sum(store._pending[layer.name, str(o)][0].size_bytes for o in options)
             if store._due():
                 store.write()
+                store.originals.release()  # pages of the checkpoint that were read count as memory while it is mapped
             yield BuildRecord(layer.name, len(options), layer.weights * len(options), size, errors)
         store.write()
     finally:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 64
 DIGITS = 32
+MAPPED_BYTES = 500_000_000
 
 
 def identity_of(tensors: Mapping[str, Tensor]) -> str:
@@ -47,14 +48,20 @@ def _stored(checkpoint: Checkpoint, names: list[str]) -> Iterable[tuple[str, Ten
     from safetensors import SafetensorError, safe_open
 
     opened: dict[Any, Any] = {}
+    mapped = 0
     for name in names:
         path = checkpoint.tensors[name].file
         try:
             if path not in opened:
                 opened[path] = safe_open(path, framework="pt", device="cpu")
-            yield name, opened[path].get_tensor(name)
+            tensor = opened[path].get_tensor(name)
         except (OSError, SafetensorError) as failure:
             raise ModelError(f"{path} cannot be read ({failure}); download the model again.") from None
+        yield name, tensor
+        mapped += tensor.nbytes
+        if mapped > MAPPED_BYTES:  # pages that were read count as memory while their file is mapped
+            opened.clear()
+            mapped = 0
 
 
 def _hash(items: Iterable[tuple[str, Tensor]]) -> str:

@@ -8,7 +8,7 @@ random, NaN would only show in the pictures). The denoiser is found by what it i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import nn
 from engine.core.errors import ModelError
 from engine.models.accepted import check_channels, check_pipeline_class, is_denoiser_class
 from engine.models.checkpoint import Checkpoint, read_component
+from engine.models.memory import ran_out
 from engine.models.quiet import quiet
 from engine.models.sources import Source, component_config, read_index, resolve
 
@@ -150,9 +151,10 @@ def _from_directory(directory: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     name, _ = denoiser_entry(directory)
-    if "quantization_config" in component_config(directory / name):
-        raise ModelError(f"{directory.name}/{name} is quantized already; open the full-precision model.")
+    check_unquantized(directory / name)
     stored = checkpoints(directory)
+    check_types(stored[name], (key for key in stored[name].tensors if key.endswith(".weight")),
+                f"{directory.name}/{name}")
     _, components = read_index(directory)
     modules = {}
     for key in stored:
@@ -189,6 +191,29 @@ def check_report(report: dict[str, Any], place: str) -> None:
                              f"(first: {names[0]}); weights and config.json belong to different models.")
 
 
+def check_unquantized(folder: Path) -> None:
+    """Refuse a component that another program has quantized.
+
+    Raises:
+        ModelError: its configuration says so.
+    """
+    if "quantization_config" in component_config(folder):
+        raise ModelError(f"{folder.parent.name}/{folder.name} is quantized already; open the full-precision model.")
+
+
+def check_types(stored: Checkpoint, names: Iterable[str], place: str) -> None:
+    """Refuse weights that are stored as whole numbers: they are codes of somebody's quantization, not weights.
+
+    Raises:
+        ModelError: the first such tensor.
+    """
+    for name in sorted(names):
+        tensor = stored.tensors.get(name)
+        if tensor and "F" not in tensor.dtype:
+            raise ModelError(f"{place} stores {name} as {tensor.dtype}, expected a float type (F32, F16, BF16): it was "
+                             f"quantized or converted by another program; open the full-precision model.")
+
+
 def check_finite(module: nn.Module, place: str) -> None:
     """Refuse broken weights.
 
@@ -209,10 +234,10 @@ def _explained(name: str) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, NotImplementedError,
             SafetensorError) as failure:
+        if ran_out(failure):
+            raise
         raise ModelError(f"{name} cannot be opened as a diffusion pipeline ({_first_line(failure)}); check that the "
                          f"download is whole, or open another model.") from failure
 

@@ -14,6 +14,7 @@ from explorer.graphview.overlay import BIT_COLOURS, RAMP_TITLES, RAMPS
 from explorer.graphview.scene import ASPECT, Card, scene
 
 Damage = Mapping[str, Mapping[str, float]]
+IMAGE_ERROR = {"title": "PSNR", "unit": "dB", "base": 0.0, "curve": None, "learned": False}
 _HALVES = {":0": " · trunk", ":1": " · skip"}
 
 
@@ -22,13 +23,16 @@ def graph_data(
     damage: Damage | None = None,
     *,
     scaled: Mapping[str, Iterable[str]] | None = None,
+    gauge: Mapping[str, Any] | None = None,
     aspect: float = ASPECT,
     inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything about a model that the page needs to draw and edit without asking again.
 
-    damage: choice -> option -> predicted mean squared image error of that choice alone (additive table).
-    scaled: choice -> options whose damage was not measured but scaled.
+    damage: choice -> option -> predicted damage of that choice alone (additive table).
+    scaled: choice -> options whose damage was not measured but scaled, or follows without support by any trial.
+    gauge: how the summed damage reads as quality (`explorer.gauge.Gauge.as_data`); by default it is a mean squared
+        image error, read as decibels.
     inputs: what `explorer.inputs.inputs_data` says of layer inputs; without it the page offers no activation bits.
     """
     drawn = scene(structure, aspect)
@@ -49,6 +53,7 @@ def graph_data(
                                (damage or {}).get(layer.name), (scaled or {}).get(layer.name, ()))
             for layer in structure.choices
         },
+        "gauge": dict(gauge or IMAGE_ERROR),
         "full_bytes": full_bytes(structure),
         "precision_bits": structure.precision_bits,
         "other_bytes": structure.other_weights * structure.precision_bits // 8,

@@ -22,12 +22,13 @@ from engine.core.places import assets_dir
 from explorer.graphview.card import pack
 
 ROUTE = "quantscape-ui"
-STYLES = ("tokens.css", "common.css", "graph.css", "mixer.css", "compare.css", "heatgrid.css")
+STYLES = ("tokens.css", "common.css", "graph.css", "mixer.css", "compare.css", "decide.css", "heatgrid.css")
 SCRIPTS = (
     "dom.js", "ramps.js", "bits.js", "inputs.js", "edit-state.js", "keys.js", "help.js", "totals.js", "metrics.js",
     "graph-layout.js", "graph-routes.js", "graph-draw.js", "graph-input.js", "graph-tips.js", "graph-tools.js",
     "graph-keys.js", "legend.js", "option-select.js", "table.js", "layers.js", "graph.js", "mixer.js", "inputs-row.js",
-    "heat.js", "compare-view.js", "compare.js", "grid.js", "heatgrid.js", "page.js",
+    "heat.js", "compare-view.js", "compare.js", "grid.js", "path.js", "decide.js", "jobbar.js",
+    "heatgrid.js", "page.js",
 )  # fmt: skip
 TEMPLATE = '<div class="qs-root"></div>'
 
@@ -220,3 +221,28 @@ class MetricsStrip(_Json):
     """Measured numbers in a row; value {metrics: [...]} as in ComparePane; no events."""
 
     MOUNT = "QS.mountMetrics(element, {props, watch});"
+
+
+class BudgetPane(_Json):
+    """The budget slider with its choice of allocator and scores; while it moves, the BlockGraph shows the best recipe.
+
+    plan: JSON of `explorer.decide.Decider.plan` for the open model and the chosen scores, "" until there is one.
+    value: {allocator, provider} and what the event is about: `budget` (bytes) or `text` (as typed), or `point`.
+    events: `decide` (the slider was let go, or a budget typed), `choose` (another allocator or other scores), `point`
+        (a point of the chart beside it was clicked; `point` is its customdata).
+    """
+
+    MOUNT = "/* 'decide' 'choose' 'point' */ QS.mountDecide(element, {props, trigger, watch});"
+
+    def __init__(self, *, plan: str = "", group: str = "main", **props: Any) -> None:
+        super().__init__(None, plan=plan, group=group, **props)
+
+
+class JobBar(_Json):
+    """Where long work stands: words, a bar with the time left, and a button that cancels it.
+
+    value: {running, text, done, total, left: text, error: text|None, said: text|None, rev}.
+    events: `cancel`; `done` (it was running when last seen, and is no longer).
+    """
+
+    MOUNT = "/* 'cancel' 'done' */ QS.mountJobBar(element, {props, trigger, watch});"

@@ -9,9 +9,12 @@ import gradio as gr
 from engine.core.option import FP16
 from engine.core.presets import RULES, uniform_presets
 from explorer.graphview.components import ComparePane, ImageGrid, LayerEditor
-from explorer.panels import analyse, export
+from explorer.panels import analyse, decide, export, insight, study
 from explorer.panels.analyse import AnalysePanel
+from explorer.panels.decide import DecidePanel
 from explorer.panels.export import ExportPanel
+from explorer.panels.insight import InsightPanel
+from explorer.panels.study import StudyPanel
 
 GRID_PRESETS = [(p.title, p.name) for p in (*uniform_presets(), *RULES) if p.name != str(FP16)]
 GRID_DEFAULT = ("uaq-8", "uaq-3", "uaq-2")
@@ -40,6 +43,9 @@ class ViewsPanel:
     difference: gr.Dataframe
     analyse: AnalysePanel
     export: ExportPanel
+    decide: DecidePanel
+    study: StudyPanel
+    insight: InsightPanel
 
 
 def build() -> ViewsPanel:
@@ -57,11 +63,15 @@ def build() -> ViewsPanel:
                                        label="Recipes (columns), between full precision and this recipe")
             grid_make = gr.Button("Make the grid", variant="primary", elem_id="grid-make")
             grid = ImageGrid(elem_id="grid")
-        with gr.Tab("Block", id="block"):
+        with gr.Tab("Block", id="block") as block:
             block_title = gr.Markdown("Select a block in the graph.", elem_id="block-title")
             LayerEditor(elem_id="layers")
             options_chart = gr.Plot(show_label=False, elem_id="options-chart", visible=False)
             histogram = gr.Plot(show_label=False, elem_id="histogram", visible=False)
+            insights = insight.build(block)
+        deciding = decide.build()
+        analysing = analyse.build()
+        studying = study.build()
         with gr.Tab("History", id="history-tab"):
             with gr.Row():
                 pin_a = gr.Button("Pin this recipe as A", size="sm", elem_id="pin-a")
@@ -70,7 +80,7 @@ def build() -> ViewsPanel:
             difference = gr.Dataframe(headers=["Layer", "A", "B"], visible=False, elem_id="difference",
                                       interactive=False, max_height=260)
             history = gr.Radio([], label="Versions, newest first", elem_id="history")
-        analysing = analyse.build()
         shipping = export.build()
     return ViewsPanel(tabs, against, pane, restore, grid, grid_columns, grid_prompts, grid_make, block_title,
-                      options_chart, histogram, history, pin_a, pin_b, pins, difference, analysing, shipping)
+                      options_chart, histogram, history, pin_a, pin_b, pins, difference, analysing, shipping, deciding,
+                      studying, insights)

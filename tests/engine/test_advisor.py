@@ -23,12 +23,12 @@ from engine.core.sizes import bits_per_weight, full_bytes
 
 @pytest.fixture(scope="module")
 def truth() -> Truth:
-    return plant(Plan(blocks=6), 3)
+    return plant(Plan(blocks=4), 3)
 
 
 @pytest.fixture(scope="module")
 def advisor(truth: Truth) -> Advisor:
-    trials = measure(truth, 100, 1)
+    trials = measure(truth, 80, 1)
     table = trial_table(subject_of(truth.structure, truth.errors, trials), trials, "psnr")
     return Advisor(fitted(fit_predictor(table, kinds=[Kind.DAMAGE], about={"study": "planted", "images": "8"})))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import TimeoutError
 
 pytestmark = pytest.mark.browser
 WAIT_MS = 60_000
+COLD_MS = 240_000
 
 
 def opened(page: Any, url: str) -> Any:
@@ -19,11 +19,8 @@ def opened(page: Any, url: str) -> Any:
     page.wait_for_selector("#graph [data-kind='card']", timeout=WAIT_MS)
     # The server's first word on the recipe has arrived once the address carries it.
     page.wait_for_function("() => new URL(location).searchParams.get('r')", timeout=WAIT_MS)
-    try:
-        page.wait_for_selector("#compare .qs-stage.has", timeout=WAIT_MS / 2)
-    except TimeoutError:
-        # Known and not yet understood: about once in forty openings on a busy machine the first pictures do not come.
-        page.reload()
+    # The first page of a server waits for its weights: a minute and more where other tests keep both cores busy.
+    page.wait_for_selector("#compare .qs-stage.has", timeout=COLD_MS)
     wait_for_pictures(page)
     return page
 

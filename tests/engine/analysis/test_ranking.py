@@ -29,7 +29,7 @@ def test_within_bins_the_trend_between_bins_does_not_count() -> None:
     bits = np.repeat([3.01, 3.15], 20)
     inside = np.tile(np.arange(20.0), 2)
     measured = 100 * bits + inside
-    assert spearman(bits, measured) > 0.8
+    assert spearman(bits, measured) > 0.7
     value, bins = spearman_in_bins(100 * bits - inside, measured, bits)
     assert (value, bins) == (pytest.approx(-1.0), 2)
     assert spearman_in_bins(inside, measured, np.arange(40.0)) == (None, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ FOUR = (Option("uaq", 3), Option("uaq", 4))
 
 
 @pytest.fixture(scope="module")
-def blocks(predictor: Predictor, table: TrialTable) -> list[BlockScores]:
-    return list(block_scores(predictor, table.picks, options=FOUR))
+def blocks(predictor: Predictor, small: TrialTable) -> list[BlockScores]:
+    return list(block_scores(predictor, small.picks, options=FOUR))
 
 
 def test_every_layer_is_in_one_block_and_every_assignment_is_scored(predictor: Predictor,
@@ -33,11 +34,11 @@ def test_every_layer_is_in_one_block_and_every_assignment_is_scored(predictor: P
         assert np.isfinite(block.scores).all()
 
 
-def test_a_score_is_that_of_the_whole_graph(predictor: Predictor, table: TrialTable,
+def test_a_score_is_that_of_the_whole_graph(predictor: Predictor, small: TrialTable,
                                             blocks: list[BlockScores]) -> None:
     """A root's k-hop embedding reads k hops; scoring cuts the rest off, and nothing may change by that."""
     graph, space = predictor.subject.graph, predictor.subject.space
-    chosen = np.random.default_rng(0).choice(len(table.picks), min(CONTEXTS, len(table.picks)), replace=False)
+    chosen = np.random.default_rng(0).choice(len(small.picks), min(CONTEXTS, len(small.picks)), replace=False)
     members = predictor.networks()
     trust = {h: sum(float(m.trust[h]) for m in members) for h in range(5)}
     for part, block in zip(graph.parts, blocks, strict=True):
@@ -45,7 +46,7 @@ def test_a_score_is_that_of_the_whole_graph(predictor: Predictor, table: TrialTa
             continue
         candidate = block.candidates[3 % len(block.candidates)]
         expected = 0.0
-        for context in table.picks[chosen]:
+        for context in small.picks[chosen]:
             picks = context.copy()
             picks[list(part.choices)] = [space.index(o) for o in candidate]
             for m in members:
@@ -58,16 +59,27 @@ def test_a_score_is_that_of_the_whole_graph(predictor: Predictor, table: TrialTa
         assert block.scores[block.candidates.index(candidate)] == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_isolated_blocks_are_scored_as_the_paper_does(predictor: Predictor, table: TrialTable,
+def test_isolated_blocks_are_scored_as_the_paper_does(predictor: Predictor, small: TrialTable,
                                                       blocks: list[BlockScores]) -> None:
-    alone = list(block_scores(predictor, table.picks, options=FOUR, isolated=True))
+    """A block that reads nothing outside itself scores the same cut out; one that does, does not."""
+    graph = predictor.subject.graph
+    alone = list(block_scores(predictor, small.picks, options=FOUR, isolated=True))
     assert [b.id for b in alone] == [b.id for b in blocks]
-    assert any(a.scores != pytest.approx(b.scores) for a, b in zip(alone, blocks, strict=True))
+    for a, b in zip(alone, blocks, strict=True):
+        assert a.scores == pytest.approx(b.scores, rel=1e-4, abs=1e-4)
+    farther = tuple(replace(p, hops=p.hops + 1) for p in graph.parts)  # now every part reads what feeds it
+    wider = replace(predictor, subject=replace(predictor.subject, graph=replace(graph, parts=farther)))
+    alone = list(block_scores(wider, small.picks, options=FOUR, isolated=True))
+    joined = list(block_scores(wider, small.picks, options=FOUR))
+    fed = {p.id for p in graph.parts if any(b in p.nodes and a not in p.nodes for a, b in graph.edges.T.tolist())}
+    assert fed
+    for a, b in zip(alone, joined, strict=True):
+        assert (a.scores == pytest.approx(b.scores, rel=1e-4, abs=1e-4)) == (a.id not in fed)
 
 
-def test_climbing_finds_nearly_what_trying_all_finds(predictor: Predictor, table: TrialTable,
+def test_climbing_finds_nearly_what_trying_all_finds(predictor: Predictor, small: TrialTable,
                                                      blocks: list[BlockScores]) -> None:
-    few = list(block_scores(predictor, table.picks, options=FOUR, most=8))
+    few = list(block_scores(predictor, small.picks, options=FOUR, most=8))
     for quick, full in zip(few, blocks, strict=True):
         if quick.exhaustive:
             continue
@@ -101,6 +113,6 @@ def test_blocks_as_a_table(predictor: Predictor, blocks: list[BlockScores]) -> N
         parts["blocks.1.attn"]["uaq-3"] + parts["blocks.1.ff"]["uaq-3"])
 
 
-def test_contexts_are_real_trials(predictor: Predictor, table: TrialTable) -> None:
-    rows = node_rows(predictor.subject.table, predictor.subject.graph, table.picks[:CONTEXTS])
+def test_contexts_are_real_trials(predictor: Predictor, small: TrialTable) -> None:
+    rows = node_rows(predictor.subject.table, predictor.subject.graph, small.picks[:CONTEXTS])
     assert rows.min() >= 0

@@ -1,0 +1,74 @@
+"""`inspect` of every catalogue row in processes of their own: facts, seconds over the bare import, memory, second call.
+
+The first call begins with an empty cache and traces; the second reads the kept answer and must import no torch. Beside
+wall time stands processor time, which a busy machine disturbs less. `own` is what is left when importing the denoiser's
+class (with the packages diffusers imports for it, peft among them) is taken off too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from typing import Any
+
+from engine.bench.machine import median
+from engine.bench.process import Ran, run_process
+from engine.core.errors import EngineError
+from engine.models.catalog import MODELS
+
+# Name -> layers (split halves counted), choices, bytes at full precision: Qua2SeDiMo and the published checkpoints.
+FACTS = {
+    "sd15": (294, 294, 3_436_308_480), "sdxl": (803, 803, 5_131_760_640), "dit-xl-2-512": (255, 201, 1_433_972_736),
+    "pixart-alpha-512": (287, 287, 1_220_456_448), "pixart-sigma-1024": (287, 287, 1_220_456_448),
+    "hunyuan-dit": (487, 487, 2_999_291_904),
+}
+CALL = """
+import sys
+from engine.cli.main import main
+code = main(["inspect", {name!r}, "--json"])
+print("torch" in sys.modules or "diffusers" in sys.modules)
+sys.exit(code)
+"""
+BARE = "import torch, diffusers; diffusers.ModelMixin"
+CLASS = "import torch, diffusers; diffusers.{name}"
+
+
+def run(model: str = "", rounds: int = 3) -> dict[str, Any]:
+    """A row per catalogue model, or of the one named; `over` is first call - bare import.
+
+    Raises:
+        EngineError: a fact does not hold, or the second call imported torch.
+    """
+    bare = [run_process([sys.executable, "-c", BARE]) for _ in range(rounds)]
+    wall, processor = median([r.seconds for r in bare]), median([r.processor_seconds for r in bare])
+    rows = [_row(name, wall, processor) for name in ([model] if model in MODELS else MODELS)]
+    return {"n": rounds, "bare_import_s": wall, "bare_import_processor_s": processor,
+            "bare_import_peak_gb": max(r.peak_bytes for r in bare) / 1e9, "peer": "import torch and diffusers alone",
+            "ratio": processor / median([row["first processor s"] for row in rows]),
+            "goal": "3 s over the bare import, 1.5 GB; second call 1 s without torch", "rows": rows}
+
+
+def _row(name: str, wall: float, processor: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="quantscape-inspect-") as cache:
+        first, found, _ = _call(name, cache)
+        second, again, heavy = _call(name, cache)
+    imported = run_process([sys.executable, "-c", CLASS.format(name=MODELS[name].denoiser_class)])
+    if heavy or again != found:
+        raise EngineError(f"The second look at {name} imported torch or gave another answer; this is a defect.")
+    facts = (found["layers"], found["unique_layers"], found["fp_bytes"])
+    if facts != FACTS.get(name, facts):
+        raise EngineError(f"{name} has {facts} layers, choices and bytes, expected {FACTS[name]}; this is a defect.")
+    return {"model": name, "layers": facts[0], "choices": facts[1], "fp bytes": facts[2],
+            "as published": "yes" if name in FACTS else "-", "graph": f"{found['graph']['nodes']}/"
+            f"{found['graph']['edges']}", "over s": round(first.seconds - wall, 2),
+            "over processor s": round(first.processor_seconds - processor, 2),
+            "own processor s": round(first.processor_seconds - imported.processor_seconds, 2),
+            "first processor s": round(first.processor_seconds, 2), "peak GB": round(first.peak_bytes / 1e9, 2),
+            "second s": round(second.seconds, 2), "second processor s": round(second.processor_seconds, 2)}
+
+
+def _call(name: str, cache: str) -> tuple[Ran, dict[str, Any], bool]:
+    ran = run_process([sys.executable, "-c", CALL.format(name=name)], environment={"QUANTSCAPE_CACHE": cache})
+    answer, heavy = ran.output.strip().splitlines()
+    return ran, json.loads(answer), heavy == "True"

@@ -1,0 +1,226 @@
+"""Events of the Decide tab: a budget becomes the recipe, points of the chart load, charts follow while in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from engine.core.errors import EngineError, InputError
+from engine.core.option import Option
+from engine.core.sizes import bits_per_weight
+from explorer.context import sentence
+from explorer.decide import ALLOCATOR_TITLES, DEFAULT_ALLOCATOR, Decider, pins_of
+from explorer.forecasts import Forecaster
+from explorer.insight import chosen_figure
+from explorer.panels.decide import CHART
+from explorer.pareto import (
+    Series,
+    allocated,
+    axis_of,
+    baselines,
+    judged,
+    measured,
+    pareto_figure,
+    recipe_of,
+    uniforms,
+)
+from explorer.state import ViewState, edited
+from explorer.studies import measured_of
+
+if TYPE_CHECKING:
+    from explorer.wiring import Wiring
+
+Update = dict[Any, Any]
+MODELS_KEPT = 3
+SERIES_KEPT = 24
+
+
+class Deciding:
+    """Bound to the page's wiring, which takes edits and repaints; `connect` is called once."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self.panel = wiring.parts.views.decide
+        self.forecaster = Forecaster()
+        self._deciders: dict[str, Decider] = {}
+        self._series: dict[tuple[object, ...], list[Series]] = {}
+
+    # --- what is asked -------------------------------------------------------------------------------------------
+
+    def decider(self, name: str) -> Decider:
+        """The decider of an open model, made once per model."""
+        model = self.wiring.handlers.context.model(name)
+        found = self._deciders.get(name)
+        if found is None or found.scores is not model.backend.scores:
+            self._deciders[name] = found = Decider(model.structure, model.backend.scores)
+            while len(self._deciders) > MODELS_KEPT:
+                self._deciders.pop(next(iter(self._deciders)))
+        return found
+
+    def asked(self, state: ViewState, value: Mapping[str, Any]) -> tuple[Decider, str, str, dict[str, Option]]:
+        """Decider, provider, allocator and pinned layers behind a value of the pane."""
+        decider = self.decider(state.model)
+        provider = decider.provider(str(value.get("provider") or ""))
+        here = [name for _, name in decider.allocators(provider)]
+        wanted = str(value.get("allocator") or DEFAULT_ALLOCATOR)
+        return decider, provider, wanted if wanted in here else here[0], pins_of(decider.structure, state.options,
+                                                                                 state.protected)
+
+    def budget(self, decider: Decider, value: Mapping[str, Any]) -> int:
+        """The budget of a value of the pane.
+
+        Raises:
+            InputError: it names none, or an impossible one.
+        """
+        if value.get("text"):
+            return decider.budget(value["text"])
+        budget = value.get("budget")
+        if not isinstance(budget, int) or budget <= 0:
+            raise InputError("Move the slider, or type a budget such as 3.5 bits, 3 MB or 40 %.")
+        return budget
+
+    # --- edits ---------------------------------------------------------------------------------------------------
+
+    def decided(self, state: ViewState, value: Mapping[str, Any]) -> ViewState:
+        """The best recipe of the budget becomes the current one.
+
+        Raises:
+            InputError: the budget is impossible.
+        """
+        decider, provider, allocator, pinned = self.asked(state, value)
+        found = decider.solve(provider, allocator, self.budget(decider, value), pinned).allocation
+        title = f"{ALLOCATOR_TITLES.get(allocator, allocator)}, {found.bits_per_weight:.2f} bits"
+        return edited(state, {**state.options, **found.recipe.options}, title)
+
+    def pointed(self, state: ViewState, value: Mapping[str, Any]) -> ViewState:
+        """The recipe of a point of the chart becomes the current one.
+
+        Raises:
+            InputError: there is no such point.
+        """
+        decider, provider, _, pinned = self.asked(state, value)
+        options, title = recipe_of(decider, provider, str(value.get("point") or ""), pinned,
+                                   measured_of(decider.structure))
+        return edited(state, {**state.options, **options}, title)
+
+    # --- what the tab shows --------------------------------------------------------------------------------------
+
+    def planned(self, state: ViewState | None, value: Mapping[str, Any]) -> Update:
+        """The pane's plan for the open model and the chosen scores."""
+        if state is None:
+            return {self.panel.pane: gr.skip()}
+        decider = self.decider(state.model)
+        try:
+            plan = decider.plan(decider.provider(str(value.get("provider") or "")))
+        except EngineError as error:
+            return {self.panel.pane: gr.update(plan=""), self.panel.said: refusal(error)}
+        return {self.panel.pane: gr.update(plan=plan), self.panel.said: ""}
+
+    def told(self, state: ViewState | None, value: Mapping[str, Any]) -> Update:
+        """What was decided, while the recipe is still that one; or why nothing could be."""
+        if state is None or not (value.get("text") or value.get("budget")):
+            return {self.panel.said: ""}
+        try:
+            decider, provider, allocator, pinned = self.asked(state, value)
+            answer = decider.solve(provider, allocator, self.budget(decider, value), pinned)
+        except EngineError as error:
+            return {self.panel.said: refusal(error)}
+        same = all(state.options[n] == o for n, o in answer.allocation.recipe.options.items())
+        return {self.panel.said: decider.said(provider, allocator, answer) if same else ""}
+
+    def followed(self, state: ViewState | None, value: Mapping[str, Any]) -> Update:
+        """After another edit: the charts' current recipe, where they are seen."""
+        p = self.panel
+        if state is None or not value.get("seen"):
+            return {p.chart: gr.skip()}
+        decider, provider, allocator, pinned = self.asked(state, value)
+        series = self._series.get(self._key(state, provider, allocator, pinned))
+        if series is None:
+            return {p.chart: gr.skip()}
+        return {p.chart: self._figure(state, decider, provider, series), p.chosen: self._chosen(state, decider)}
+
+    def forecast(self, state: ViewState | None) -> Update:
+        """After an edit: what the ensemble predicts for the recipe, where there is one."""
+        graph = self.wiring.parts.graph
+        model = self.wiring.handlers.context.model(state.model) if state else None
+        found = self.forecaster.forecast(model, state.options) if model and state else None
+        if found is None:
+            return {graph: gr.skip()}
+        return {graph: {"forecast": found, "rev": next(self.wiring.revisions)}}
+
+    def drawing(self, state: ViewState | None, value: Mapping[str, Any]) -> Iterator[Update]:
+        """The chart: the allocator's own line first, uniform recipes and trials with it, then the baselines."""
+        if state is None:
+            return
+        decider, provider, allocator, pinned = self.asked(state, value)
+        key = self._key(state, provider, allocator, pinned)
+        series = self._series.get(key)
+        try:
+            if series is None:
+                series = [allocated(decider, provider, allocator, pinned), *uniforms(decider, provider)]
+                trials = measured(decider, provider, measured_of(decider.structure))
+                series += [trials] if trials else []
+                yield {self.panel.chart: self._figure(state, decider, provider, series)}
+                series += baselines(decider, provider, allocator, pinned)
+                self._series[key] = series
+                while len(self._series) > SERIES_KEPT:
+                    self._series.pop(next(iter(self._series)))
+            yield {self.panel.chart: self._figure(state, decider, provider, series)}
+        except EngineError:  # said by `planned`: protected layers leave nothing to choose
+            yield {self.panel.chart: gr.update(visible=False)}
+
+    def described(self, state: ViewState | None, value: Mapping[str, Any]) -> Update:
+        """What the chart shows in words, and the options the recipe chose."""
+        if state is None:
+            return {self.panel.about: ""}
+        decider, provider, _, _ = self.asked(state, value)
+        trials = measured_of(decider.structure) if decider.gauge(provider).metric else []
+        text = "Click a point and its recipe loads; Undo takes it back."
+        if trials:
+            text += f" Grey dots are {len(trials)} measured recipes; everything else is predicted."
+        return {self.panel.about: text, self.panel.chosen: self._chosen(state, decider)}
+
+    def _chosen(self, state: ViewState, decider: Decider) -> Any:
+        return gr.update(value=chosen_figure(decider.structure, state.options), visible=True)
+
+    def _figure(self, state: ViewState, decider: Decider, provider: str, series: Sequence[Series]) -> Any:
+        value = judged(decider, provider, state.options)
+        here = None if value is None else (bits_per_weight(decider.structure, state.options), value)
+        axis, up = axis_of(decider, provider)
+        return gr.update(value=pareto_figure(series[0], series[1:], here, axis, up), visible=True)
+
+    def _key(self, state: ViewState, provider: str, allocator: str, pinned: Mapping[str, Option]) -> tuple[object, ...]:
+        return state.model, provider, allocator, tuple(sorted(pinned.items()))
+
+    # --- connections ---------------------------------------------------------------------------------------------
+
+    def connect(self, changed: Sequence[Any], opened: Sequence[Any], quiet: Mapping[str, Any]) -> None:
+        """Register the tab's events; `changed` are the page's edits once painted, `opened` the models once shown."""
+        w, p, parts = self.wiring, self.panel, self.wiring.parts
+        ask = [parts.state, p.pane]
+        pictures: tuple[Any, ...] = ([parts.state, parts.views.against], parts.views.pane)
+        p.tab.select(None, None, None, js=f"() => {{ QS.watchChart('{CHART}'); }}")
+        for event in (p.tab.select, p.pane.choose, *(e.then for e in opened)):
+            planned = event(self.planned, ask, [p.pane, p.said], **quiet)
+            planned.then(self.described, ask, [p.about, p.chosen], **quiet)
+            planned.then(self.drawing, ask, p.chart, **quiet)
+        for trigger, change in ((p.pane.decide, self.decided), (p.pane.point, self.pointed)):
+            painted = trigger(w.editing(change), [parts.state, p.pane, parts.graph], list(w.painting), **quiet)
+            painted.then(self.told, ask, p.said, **quiet)
+            painted.then(w.picturing(), *pictures, **quiet)
+            changed = [*changed, painted]
+        for event in opened:
+            event.then(self.forecast, parts.state, parts.graph, **quiet)
+        for painted in changed:
+            painted.then(self.forecast, parts.state, parts.graph, **quiet)
+            painted.then(self.followed, ask, [p.chart, p.chosen], **quiet,
+                         js=f"(state, value) => [state, {{ ...value, seen: QS.seen('{CHART}') }}]")
+
+
+def refusal(error: EngineError) -> str:
+    """An expected error as a red sentence; what it quotes of files is text."""
+    import html
+
+    return f'<span class="qs-refused">{html.escape(sentence(error))}</span>'

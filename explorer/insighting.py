@@ -1,0 +1,69 @@
+"""Events of the insight charts: they follow the overlay and the selection while the Block tab is in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from explorer.context import OpenModel
+from explorer.insight import by_block_figure, by_role_figure
+from explorer.overlays import TITLES, reference
+from explorer.panels.insight import SEEN
+from explorer.state import ViewState
+from explorer.wording import inside
+
+if TYPE_CHECKING:
+    from explorer.wiring import Wiring
+
+Update = dict[Any, Any]
+
+
+class Insighting:
+    """Bound to the page's wiring; `connect` is called once."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self.panel = wiring.parts.views.insight
+
+    def drawn(self, state: ViewState | None, seen: str) -> Update:
+        """Both charts for the scores that colour the graph; nothing while the tab is not in sight."""
+        p = self.panel
+        if state is None or not seen:
+            return {p.title: gr.skip()}
+        model = self.wiring.handlers.context.model(state.model)
+        name = shown_provider(model, state.overlay)
+        if not name:
+            return {p.title: "", p.roles: gr.update(visible=False), p.blocks: gr.update(visible=False)}
+        scores = model.backend.scores[name]
+        option = reference(scores)
+        title, unit = TITLES.get(name, (name, scores.unit))
+        marked = marked_blocks(model, state.selected)
+        roles = by_role_figure(model.structure, scores, option, unit)
+        blocks = by_block_figure(model.structure, scores, option, unit, marked)
+        text = f"**All layers at {option}**, {inside(title)}: by kind of operation, then by block" + (
+            "; orange is what is selected." if marked else ".")
+        return {p.title: text, p.roles: gr.update(value=roles, visible=roles is not None),
+                p.blocks: gr.update(value=blocks, visible=blocks is not None)}
+
+    def connect(self, followed: Sequence[Any], quiet: Mapping[str, Any]) -> None:
+        """Register the events; `followed` are those after which overlay or selection may be others."""
+        p, parts = self.panel, self.wiring.parts
+        ask, out = [parts.state, parts.download], [p.title, p.roles, p.blocks]
+        p.tab.select(self.drawn, ask, out, **quiet, js="(state, _) => [state, '1']")
+        for event in followed:
+            event.then(self.drawn, ask, out, **quiet, js=f"(state, _) => [state, QS.seen('{SEEN}') ? '1' : '']")
+
+
+def shown_provider(model: OpenModel, overlay: str) -> str:
+    """Whose scores are drawn: the overlay's, else the first there are."""
+    known = [name for _, name in model.overlays if name in model.backend.scores]
+    return overlay if overlay in known else next(iter(known), "")
+
+
+def marked_blocks(model: OpenModel, selected: Sequence[str]) -> tuple[str, ...]:
+    """The blocks that are selected, or hold or lie in what is."""
+    ids = set(selected)
+    inside = {n for b in model.structure.blocks if b.id in ids for n in b.layers} | ids
+    return tuple(b.id for b in model.structure.level("block") if b.id in ids or inside.intersection(b.layers))

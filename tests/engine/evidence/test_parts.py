@@ -1,0 +1,120 @@
+"""The parts of the evidence by themselves: orders and curves, verdicts, agreement, and the learning curve's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.analysis.planted import Plan, Truth, measure, plant
+from engine.analysis.predictor import Kind
+from engine.analysis.trials import TrialTable, subject_of, trial_table
+from engine.core.errors import StudyError
+from engine.core.option import FP16, Option
+from engine.core.record import Scores
+from engine.core.sizes import recipe_bytes
+from engine.evidence.agreement import agreements, at_option
+from engine.evidence.contest import EQUAL, budgets
+from engine.evidence.learning import learning_curve
+from engine.evidence.switching import curve, orders, recipes_of
+from engine.evidence.verdict import judge
+from engine.providers.table import IMAGE_MSE
+
+U3 = Option("uaq", 3)
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return plant(Plan(blocks=4), 0)
+
+
+@pytest.fixture(scope="module")
+def table(truth: Truth) -> TrialTable:
+    trials = measure(truth, 60, 1)
+    return trial_table(subject_of(truth.structure, truth.errors, trials), trials, "psnr")
+
+
+def test_curves_switch_one_block_at_a_time(truth: Truth) -> None:
+    blocks = [b.id for b in truth.structure.level("block")]
+    for kind, first, last in (("deletion", U3, FP16), ("insertion", FP16, U3)):
+        recipes = recipes_of(truth.structure, blocks, U3, kind)
+        assert len(recipes) == len(blocks) + 1
+        for recipe, option in ((recipes[0], first), (recipes[-1], last)):
+            assert {recipe.option(layer.name) for layer in truth.structure.choices} == {option}
+        for block, before, after in zip(blocks, recipes, recipes[1:], strict=False):
+            members = next(b.layers for b in truth.structure.blocks if b.id == block)
+            changed = {n.name for n in truth.structure.choices if before.option(n.name) != after.option(n.name)}
+            assert changed == set(members)
+
+
+def test_an_early_change_has_a_large_area() -> None:
+    assert curve("x", "deletion", [4, 0, 0, 0]).area == pytest.approx(3 / 4)
+    assert curve("x", "deletion", [4, 4, 4, 0]).area == pytest.approx(1 / 4)
+    assert curve("x", "insertion", [0, 1, 2, 3]).area == pytest.approx(1 / 2)
+    assert curve("x", "insertion", [1, 1, 1]).area == 0.5
+
+
+def test_orders_put_the_most_damaging_first() -> None:
+    found = orders({"one": {"a": 1, "b": 3, "c": 2}, "partial": {"a": 1}}, ["a", "b", "c"])
+    assert found["one"] == ["b", "c", "a"]
+    assert set(found) == {"one", "random"}
+    assert sorted(found["random"]) == ["a", "b", "c"]
+
+
+def test_only_intervals_without_zero_are_verdicts() -> None:
+    assert [judge(d) for d in ((1, 0.5, 2), (-1, -2, -0.5), (1, -0.1, 2))] == ["better", "worse", "even"]
+
+
+def test_what_started_from_measurements_is_not_compared_with_them(truth: Truth) -> None:
+    structure = truth.structure
+    measured = Scores("measured", structure.identity, IMAGE_MSE, {n: {"uaq-3": r["uaq-3"]} for n, r in
+                                                                  truth.damage.items()})
+    exact = Scores("exact", structure.identity, "", truth.damage)
+    knowing = Scores("knowing", structure.identity, "", truth.damage, about={"kind": "anchored"})
+    (group,) = agreements(structure, [exact, knowing], {"measured": measured, "weight-error": truth.errors})
+    assert (group["level"], group["option"]) == ("layers", "uaq-3")
+    rows = {r.name: r for r in group["rows"]}  # type: ignore[attr-defined]
+    assert set(rows) == {"exact", "weight-error", "size-only", "random"}
+    assert rows["exact"].spearman == pytest.approx(1.0)
+    assert rows["exact"].low > rows["random"].high
+
+
+def test_blocks_are_the_sum_of_their_layers(truth: Truth) -> None:
+    scores = Scores("x", "", "", truth.damage)
+    found = at_option(truth.structure, scores, "uaq-3", "blocks")
+    for block in truth.structure.level("block"):
+        assert found[block.id] == pytest.approx(sum(truth.damage[n]["uaq-3"] for n in block.layers))
+
+
+def test_budgets_are_those_of_the_uniform_recipes(truth: Truth) -> None:
+    found = budgets(truth.structure)
+    for budget in (b for b in found if b.group == "equal"):
+        option = Option(budget.option.split("-")[0], int(budget.option[-1]))
+        assert budget.bytes == recipe_bytes(truth.structure, {n.name: option for n in truth.structure.choices})
+    assert [b.option for b in found if b.option] == list(EQUAL)
+
+
+def test_more_trials_teach_more_and_finished_sizes_are_kept(table: TrialTable, tmp_path: Path) -> None:
+    kept = tmp_path / "curve.jsonl"
+
+    def run(sizes: tuple[int, ...], about: str = "a") -> tuple[int, dict[int, dict[str, object]]]:
+        steps = learning_curve(table, kept, {"digest": about}, sizes=sizes, kinds=[Kind.DAMAGE])
+        count = 0
+        while True:
+            try:
+                next(steps)
+                count += 1
+            except StopIteration as end:
+                return count, end.value
+
+    steps, first = run((16,))
+    assert steps == 5  # one for each fold
+    more, both = run((16, 40, 1000))  # larger than a fold: left out
+    assert (more, list(both)) == (5, [16, 40])
+    assert both[16] == first[16]
+    assert both[40]["damage"].mae < both[16]["damage"].mae  # type: ignore[attr-defined]
+    assert set(both[16]) == {"average bits", "weight error", "ridge", "damage"}
+    with pytest.raises(StudyError):
+        run((16,), "other trials")
+    assert np.isfinite(both[40]["ridge"].mae)  # type: ignore[attr-defined]

@@ -1,0 +1,193 @@
+"""Decisions: what can be chosen, answers fit and are judged alike, impossible budgets are one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from engine.advisor import Forecast
+from engine.core.errors import InputError
+from engine.core.option import Option, parse_option
+from engine.core.recipe import uniform
+from engine.core.record import Scores
+from engine.core.sizes import bits_per_weight, full_bytes, recipe_bytes
+from engine.models.structure import read_structure
+from engine.providers.files import find_scores
+from engine.providers.table import damage_table
+from explorer.decide import BLIND, LIVE, Decider, pins_of
+from explorer.forecasts import shown
+from explorer.gauge import Gauge, extrapolated, gauge_of, page_table
+from explorer.insight import by_block_figure, by_role_figure, chosen_figure
+from explorer.overlays import overlay_data
+from explorer.pareto import allocated, axis_of, baselines, judged, measured, pareto_figure, recipe_of, uniforms
+from explorer.studies import Measured, find_studies, measured_of
+
+MODEL = "emoji-unet"
+
+
+@pytest.fixture(scope="module")
+def decider() -> Decider:
+    structure = read_structure(MODEL)
+    return Decider(structure, find_scores(structure))
+
+
+def test_the_shipped_scores_are_offered_and_every_allocator_that_has_what_it_needs(decider: Decider) -> None:
+    assert decider.provider() == "measured" and decider.provider("no such") == "measured"
+    names = [name for _, name in decider.allocators("measured")]
+    assert {"knapsack", LIVE, "uniform", "weight-error", "measured-greedy", "threshold", "size-only"} <= set(names)
+    blind = Decider(decider.structure, {})
+    assert blind.provider() == BLIND
+    assert {"uniform", "size-only", LIVE} <= {n for _, n in blind.allocators(BLIND)}
+    assert not {"knapsack", "weight-error", "measured-greedy"} & {n for _, n in blind.allocators(BLIND)}
+    assert json.loads(blind.plan(BLIND))["gauge"]["title"] == ""
+
+
+@pytest.mark.parametrize("allocator", ["lagrangian", "uniform", "threshold", "measured-greedy", "faithful"])
+def test_answers_fit_their_budget_and_keep_what_is_protected(decider: Decider, allocator: str) -> None:
+    block = decider.structure.level("block")[3]
+    options = uniform(decider.structure, "uaq-6").options
+    pinned = pins_of(decider.structure, options, (block.id,))
+    assert set(pinned) == {x.name for x in decider.structure.choices if x.name in block.layers}
+    budget = decider.budget("4.5 bits")
+    found = decider.solve("measured", allocator, budget, pinned).allocation.recipe.options
+    assert recipe_bytes(decider.structure, found) <= budget
+    assert all(found[name] == parse_option("uaq-6") for name in pinned)
+
+
+def test_damage_is_the_additive_table_and_reads_as_decibels(decider: Decider) -> None:
+    recipe = uniform(decider.structure, "uaq-3")
+    damage = decider.damage("measured", recipe.options)
+    table = damage_table(decider.structure, decider.scores)
+    assert damage == pytest.approx(table.predict_mse(recipe))
+    assert decider.gauge("measured").quality(damage or 0) == pytest.approx(table.predict_psnr(recipe))
+    assert decider.damage("measured", {"conv_in": parse_option("nf4")}) is None
+    assert decider.gauge("weight-error").quality(1.0) is None
+
+
+def test_a_predictors_curve_is_read_back() -> None:
+    curve = "target = 27.5 - 3.25 * boxcox(damage, 0.2)"
+    scores = Scores("predictor", "m", "summed damage", {"x": {"uaq-3": 1.0}}, about={
+        "curve": curve, "formula": "psnr", "extrapolated_options": '{"x": ["uaq-2"]}'})
+    gauge = gauge_of(scores)
+    assert (gauge.title, gauge.unit, gauge.metric) == ("PSNR", "dB", "psnr")
+    for damage in (0.3, 1.0, 4.0):
+        assert gauge.quality(damage) == pytest.approx(27.5 - 3.25 * (damage**0.2 - 1) / 0.2, rel=1e-9)
+    assert extrapolated(scores) == {"x": ("uaq-2",)}
+    straight = Gauge("t", "", 0.0, (1.0, 2.0, 0.0))
+    assert straight.quality(2.0) == pytest.approx(1 - 2 * math.log(2.0), abs=1e-6)
+
+
+def test_options_without_support_are_never_allocated(decider: Decider) -> None:
+    name = decider.structure.choices[0].name
+    rows = {x.name: {"uaq-3": 1.0, "uaq-4": 0.5} for x in decider.structure.choices}
+    scores = Scores("predictor", decider.structure.identity, "d", rows,
+                    about={"extrapolated_options": json.dumps({name: ["uaq-3"]})})
+    own = Decider(decider.structure, {"predictor": scores})
+    smallest = own.problem("predictor", {}).smallest_bytes
+    found = own.solve("predictor", LIVE, smallest, {}).allocation.recipe.options
+    assert found[name] == Option("uaq", 4)
+    assert {str(o) for n, o in found.items() if n != name} == {"uaq-3"}
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("0.5 bits", "too small"), ("20", "larger than full precision"), ("400 MB", "larger than full precision"),
+    ("nonsense", "is no budget"), ("", "is no budget"), ("-3", "is no budget"), ("fits 1 MB", "too small"),
+])
+def test_impossible_budgets_are_one_sentence(decider: Decider, text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        decider.solve("measured", LIVE, decider.budget(text), {})
+
+
+def test_budgets_as_people_write_them(decider: Decider) -> None:
+    full = full_bytes(decider.structure)
+    assert decider.budget("50%") == full // 2 and decider.budget("8") == full // 2
+    assert decider.budget("3,5 bits") == decider.budget("3.5")
+    assert decider.budget("fits 8 GB") == full
+    rest = decider.budget("3 MB") + sum(c.bytes for c in decider.structure.components) + \
+        decider.structure.other_weights * decider.structure.precision_bits // 8
+    assert decider.budget(f"fits {rest / 1e6:.6f} MB") == pytest.approx(3e6, abs=2)
+
+
+def test_every_point_of_the_chart_loads_the_recipe_it_shows(decider: Decider) -> None:
+    ours = allocated(decider, "measured", LIVE, {})
+    assert [p.bits for p in ours.points] == sorted(p.bits for p in ours.points)
+    assert [p.value for p in ours.points] == sorted(p.value for p in ours.points)  # more bytes, never worse
+    trials = measured_of(decider.structure)
+    dots = measured(decider, "measured", trials)
+    series = [ours, *uniforms(decider, "measured"), *([dots] if dots else [])]
+    assert {"uaq", "kmeans_a", "trials"} <= {s.name for s in series}
+    for points in (s.points for s in series):
+        point = points[len(points) // 2]
+        options, title = recipe_of(decider, "measured", point.key, {}, trials)
+        assert bits_per_weight(decider.structure, options) == pytest.approx(point.bits)
+        if not point.key.startswith("t:"):
+            assert judged(decider, "measured", options) == pytest.approx(point.value)
+        assert title
+    for nonsense in ("", "a:knapsack:x", "t:none:1", "q:1:2"):
+        with pytest.raises(InputError):
+            recipe_of(decider, "measured", nonsense, {}, trials)
+    axis, up = axis_of(decider, "measured")
+    figure = pareto_figure(ours, series[1:], (4.0, 30.0), axis, up)
+    assert up and {"circle-open"} < {t.marker.symbol for t in figure.data}
+    assert all(t.customdata is not None for t in figure.data if t.name != "This recipe")
+
+
+def test_baselines_never_beat_the_best_path(decider: Decider) -> None:
+    best = {p.key.rpartition(":")[2]: p.value for p in allocated(decider, "measured", LIVE, {}).points}
+    found = {s.name: s for s in baselines(decider, "measured", "weight-error", {})
+             if s.name in ("threshold", "measured-greedy")}
+    assert set(found) == {"threshold", "measured-greedy"}
+    for series in found.values():
+        assert all(p.value <= best[p.key.rpartition(":")[2]] + 0.05 for p in series.points)
+
+
+def test_measured_points_need_the_same_quantity(decider: Decider) -> None:
+    trial = Measured("s", 1, "paper-6", uniform(decider.structure, "uaq-4").options, 4.1, {"psnr": 26.0})
+    assert measured(decider, "measured", [trial]) is None  # that chart is of image errors
+    assert measured(decider, "weight-error", [trial]) is None
+
+
+def test_studies_are_found_by_identity(decider: Decider) -> None:
+    assert any(p.name == "emoji-unet.sqlite" for p in find_studies(decider.structure))
+    other = read_structure("emoji-dit")
+    assert not any(p.name == "emoji-unet.sqlite" for p in find_studies(other))
+
+
+def test_insight_charts_hold_every_weight_once(decider: Decider) -> None:
+    options = {**uniform(decider.structure, "uaq-4").options, "conv_out": parse_option("fp16")}
+    figure = chosen_figure(decider.structure, options)
+    totals: dict[str, float] = {}
+    for bar in figure.data:
+        for role, share in zip(bar.y, bar.x, strict=True):
+            totals[role] = totals.get(role, 0.0) + share
+    assert totals and all(total == pytest.approx(100) for total in totals.values())
+    scores = decider.scores["measured"]
+    roles, blocks = (f(decider.structure, scores, "uaq-3", "u") for f in (by_role_figure, by_block_figure))
+    count = sum(1 for x in decider.structure.choices if scores.layers[x.name].get("uaq-3", 0) > 0)
+    assert sum(len(t.y) for t in roles.data) == sum(len(t.y) for t in blocks.data) == count
+
+
+def test_the_page_predicts_by_the_predictor_where_one_was_fitted(decider: Decider) -> None:
+    rows = {x.name: {"fp16": 0.0, "uaq-3": 2.0, "uaq-4": 1.0} for x in decider.structure.choices}
+    first = decider.structure.choices[0]
+    about = {"curve": "target = 20 - 2 * boxcox(damage, 0)", "formula": "psnr",
+             "extrapolated_options": json.dumps({first.name: ["uaq-3"]})}
+    learned = Scores("predictor", decider.structure.identity, "d", rows, about=about)
+    table, gauge = page_table(decider.structure, {**decider.scores, "predictor": learned})
+    assert table.values == rows and gauge.learned and table.scaled == {first.name: ("uaq-3",)}
+    measured_table, plain = page_table(decider.structure, decider.scores)
+    assert measured_table.provider == "measured" and (plain.title, plain.learned) == ("PSNR", False)
+    assert page_table(decider.structure, {})[1].title == ""
+    overlay = overlay_data(decider.structure, {"predictor": learned}, "predictor", "ember")
+    assert overlay["mark"] == "extrapolated" and {first.name, first.block} <= set(overlay["hatched"])
+    assert len(overlay["hatched"]) < 5
+
+
+def test_forecasts_say_their_interval_and_what_is_extrapolated() -> None:
+    gauge = Gauge("PSNR", "dB", learned=True)
+    found = shown(Forecast(26.12, 25.02, 27.22, ("a", "b")), gauge, 1000, 223)
+    assert found["text"] == "26.1 ± 1.1 dB" and found["bytes"] == 1000
+    assert "223 trials" in found["title"] and "Extrapolated: 2 layers" in found["title"]
+    assert "xtrapolated" not in shown(Forecast(26.12, 25.02, 27.22, ()), gauge, 1000, 223)["title"]
