@@ -95,7 +95,7 @@
           cost = (plan.costs[choice] || {})[option] ?? (option === QS.UNTOUCHED ? 0 : NaN);
         damage += cost;
       }
-      const now = QS.totals(store.graph, store.options);
+      const now = store.totals();
       say(now.bytes, Number.isFinite(damage) ? damage : null);
       slider.value = String(QS.clamp(now.bits_per_weight, Number(slider.min), WIDEST));
     };
