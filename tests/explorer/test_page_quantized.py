@@ -15,8 +15,8 @@ from tests.explorer.test_page import WAIT_MS, cards, opened, wait_for_pictures
 pytestmark = pytest.mark.browser
 
 
-def test_activation_bits_are_set_counted_saved_linked_and_undone(page: Any, served: str, tiny_directory: Path,
-                                                                 tmp_path: Path) -> None:
+def test_activation_bits_are_set_counted_saved_linked_and_undone(page: Any, served: str, browser: Any,
+                                                                 tiny_directory: Path, tmp_path: Path) -> None:
     opened(page, served)
     slider = page.locator("#mixer .qs-master .qs-fader.inputs")
     assert not slider.is_visible(), "off by default"
@@ -39,9 +39,11 @@ def test_activation_bits_are_set_counted_saved_linked_and_undone(page: Any, serv
     page.click("#undo")
     page.wait_for_function("() => !new URL(location).searchParams.get('a')", timeout=WAIT_MS)
     assert cards(page).first.locator(".bits").text_content() == "4"
-    page.goto(link)
-    page.wait_for_function("() => document.querySelector('#graph .card .bits')?.textContent === 'W4 A8'",
-                           timeout=WAIT_MS)
+    other = browser.new_context().new_page()
+    other.goto(link)
+    other.wait_for_function("() => document.querySelector('#graph .card .bits')?.textContent === 'W4 A8'",
+                            timeout=WAIT_MS)
+    other.context.close()
 
 
 def test_errors_per_step_are_measured_and_a_click_shows_the_step(page: Any, served: str) -> None:
