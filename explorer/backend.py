@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from engine.core.option import FP16, Option
 from engine.core.placement import PLAIN, Placement
 from engine.core.recipe import Recipe
 from engine.core.record import Metric, Scores
+from engine.providers.progress import Progress as Measured
 from explorer.choices import choices_of, recipe_of
 from explorer.state import Settings
 
@@ -261,6 +262,13 @@ class LiveBackend:
         from engine.export.exporting import export
 
         yield from export(self._model, recipe, name, directory, cancel=cancel)
+
+    def working(self, job: Callable[[Any, threading.Event], Iterator[Any]], cancel: threading.Event) -> Iterator[Any]:
+        """A measurement on the open model; its progress in the page's words, everything else as it comes."""
+        yield from (event for event in self.load(cancel) if isinstance(event, Progress))
+        for event in job(self._model, cancel):
+            known = isinstance(event, Measured)
+            yield Progress(event.doing, event.index, event.of, event.seconds_left) if known else event
 
     def weights(self, layer: Layer) -> Any:
         """Full-precision weights of one layer, from the checkpoint."""

@@ -76,6 +76,27 @@ def histogram_chart(counts: Sequence[float], edges: Sequence[float], name: str) 
     return styled(figure, 200)
 
 
+def importance_chart(names: Sequence[str], bits: Mapping[str, int], theta: Mapping[str, float]) -> Any:
+    """Bits of every layer in the current recipe, in execution order, with MPQ-Diff's importance over them."""
+    import plotly.graph_objects as go
+
+    place = list(range(1, len(names) + 1))
+    short = [name if len(name) < 44 else "…" + name[-43:] for name in names]
+    figure = go.Figure(go.Bar(x=place, y=[bits[n] for n in names], name="bits of this recipe", text=short,
+                              textposition="none", marker={"color": METHOD_STYLE["uaq"][0], "line": {"width": 0}},
+                              hovertemplate="%{text}<br>%{y} bits<extra></extra>"))
+    figure.add_scatter(x=place, y=[theta.get(n) for n in names], name="importance theta", yaxis="y2", mode="markers",
+                       text=short, marker={"size": 5, "color": METHOD_STYLE["kmeans_c"][0]},
+                       hovertemplate="%{text}<br>theta %{y:.3g}<extra></extra>")
+    figure.update_layout(bargap=0.15, yaxis2={"overlaying": "y", "side": "right", "title": "theta", "showgrid": False,
+                                              "rangemode": "tozero"})
+    figure.update_yaxes(title="bits", selector={"anchor": "x"})
+    figure.update_xaxes(title="layer, in order of execution")
+    figure = styled(figure, 240)
+    figure.update_layout(margin={"r": 52})
+    return figure
+
+
 def styled(figure: Any, height: int) -> Any:
     """Transparent ground and quiet grid, so that a figure sits in the light and the dark page alike."""
     figure.update_layout(

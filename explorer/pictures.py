@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
 from engine.core.recipe import Recipe
@@ -16,6 +17,15 @@ def data_url(picture: Any, recipe: Recipe | None) -> str:
     from engine.live.png import png_bytes
 
     return "data:image/png;base64," + base64.b64encode(png_bytes(picture, recipe)).decode()
+
+
+def plain_url(pixels: Any) -> str:
+    """A picture without recipe or seed, uint8 [H, W, 3], as a data URL."""
+    from PIL import Image
+
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, "PNG")
+    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
 
 
 def side(made: Made, caption: str, recipe: Recipe) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from explorer.handlers import Handlers
 from explorer.inputs import inputs_value
 from explorer.insighting import Insighting
 from explorer.overlays import overlay_data
+from explorer.panels.analyse import AnalyseWiring
 from explorer.panels.header import HeaderPanel
 from explorer.panels.prompt import PromptPanel, settings_from
 from explorer.panels.views import GRID_PRESETS, ViewsPanel
@@ -62,6 +63,7 @@ class Wiring:
     def __init__(self, handlers: Handlers, parts: Parts) -> None:
         self.handlers = handlers
         self.parts = parts
+        self.analyse = AnalyseWiring(parts.views.analyse, self, QUIET)
         self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
         self.revisions = itertools.count(time.time_ns() // 1_000_000)
@@ -265,6 +267,7 @@ class Wiring:
         Insighting(self).connect([*looked, *changed, *switched], QUIET)
         self._connect_pictures()
         self._connect_export()
+        self.analyse.connect()
         self._connect_browser(page)
         page.unload(self.left)
 
@@ -381,4 +384,5 @@ class Wiring:
     def left(self, request: gr.Request) -> None:
         """The tab was closed: its jobs stop."""
         self.cancelled(request)
+        self.analyse.cancelled(request)
         self.shown.pop(request.session_hash or "", None)

@@ -49,6 +49,8 @@
     return node;
   }
 
+  QS.progressBar = progressBar;
+
   function caption(letter) {
     const text = el("b"),
       detail = el("span");

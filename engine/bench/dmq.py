@@ -18,6 +18,7 @@ from engine.calibrate.capture import CapturePlan
 from engine.calibrate.channels import channel_report, report_path, save_report
 from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
 from engine.calibrate.les import LesPlan
+from engine.calibrate.presets import save_preset
 from engine.calibrate.pts import ShiftPlan
 from engine.calibrate.rows import RowsPlan
 from engine.core.errors import InputError
@@ -41,6 +42,7 @@ from engine.providers.prompts import request_for, split_of
 PART = "final"
 SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
 PRESETS = ("W4A8", "W4A6")
+COMPLETE = "+ PTS by voting"  # everything: what the explorer offers as a preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +92,14 @@ class TablePlan:
             "+ adaptive weighting": replace(plain, rounding=rounding, scaling=adaptive),
             "+ PTS by error": replace(plain, rounding=rounding, scaling=adaptive,
                                       shifts=ShiftPlan(choose="error", where=self.where)),
-            "+ PTS by voting": replace(plain, rounding=rounding, scaling=adaptive,
+            COMPLETE: replace(plain, rounding=rounding, scaling=adaptive,
                                        shifts=ShiftPlan(where=self.where)),
         }
 
 
 # row -> the row it is compared with
 ABOVE = {"+ AdaRound": "baseline", "+ LES": "+ AdaRound", "+ adaptive weighting": "+ LES",
-         "+ PTS by error": "+ adaptive weighting", "+ PTS by voting": "+ adaptive weighting"}
+         "+ PTS by error": "+ adaptive weighting", COMPLETE: "+ adaptive weighting"}
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,9 @@ def _keep(model: Model, found: Calibrated, recipes: Path | None, name: str) -> N
     report = channel_report(found)
     if report is not None:
         save_report(report_path(model.structure, report.tables), report)
+    preset, _, row = name.partition(" ")
+    if row == COMPLETE:
+        save_preset(model.structure, preset, found.recipe)
     if recipes is not None:
         stem = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
         save_recipe(recipes / f"{stem}.recipe.json", found.recipe, model.structure)

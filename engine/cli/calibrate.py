@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.calibrate.channels import channel_report, report_path, save_report
     from engine.calibrate.dmq import Calibrated, calibrate
     from engine.calibrate.outliers import outlier_scores
+    from engine.calibrate.presets import save_preset
     from engine.core.recipe import load_recipe, save_recipe, sizes
     from engine.providers.files import save_scores, scores_path
 
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         scores = outlier_scores(model.structure, found.ranges, command)
         save_scores(scores_path(model.structure, scores.provider), scores)
     save_recipe(args.out, found.recipe, model.structure)
+    if args.method == "dmq" and not args.recipe:
+        save_preset(model.structure, args.preset.upper(), found.recipe)
     result = {"out": args.out, "recipe": found.recipe.hash, **_files(model, found), **_figures(found),
               "sizes": sizes(model.structure, found.recipe),
               "stages": {k: {"seconds": s, "peak_mb": m} for k, (s, m) in found.stages.items()}}

@@ -15,6 +15,7 @@ from engine.core.errors import Cancelled, EngineError
 VERBS: dict[str, tuple[str, str]] = {
     "models": ("engine.cli.models", "list catalogue and demo models, and whether their weights are present"),
     "inspect": ("engine.cli.inspect", "layers, blocks, graph, weights and bytes of a model; works without weights"),
+    "fuse": ("engine.cli.fuse", "adapters (LoRA) added to a model's weights, as a directory that opens anywhere"),
     "quantize": ("engine.cli.quantize", "build or resume the store of quantized layers"),
     "sensitivity": ("engine.cli.sensitivity", "scores per layer and option"),
     "study": ("engine.cli.study", "measure random recipes into one file; merge, show or export studies"),

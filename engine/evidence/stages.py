@@ -83,7 +83,7 @@ def _learned(studied: Studied, places: Places, scale: Scale) -> Stage:
     folder = places.assets / "scores"
     if known is not None:
         lying = [load_scores(p) for p in sorted(folder.glob(f"{stem.name}.*.json"))]
-        own = [s for s in lying if s.about.get("digest") == studied.digest]
+        own = sorted((s for s in lying if s.about.get("digest") == studied.digest), key=lambda s: s.provider)
         if own:
             return known, own
     begin = time.perf_counter()
@@ -91,7 +91,7 @@ def _learned(studied: Studied, places: Places, scale: Scale) -> Stage:
     seconds = f"{time.perf_counter() - begin:.0f}"
     predictor = replace(predictor, about={**predictor.about, FIT_SECONDS: seconds})
     yield Progress("overlays", 0, 0)
-    own = list(overlays(predictor, studied.table.picks))
+    own = sorted(overlays(predictor, studied.table.picks), key=lambda s: s.provider)  # as they are found again
     for scores in own:
         save_scores(scores_path(studied.structure, scores.provider, folder), scores)
     save_predictor(stem, predictor)

@@ -22,13 +22,13 @@ from engine.core.places import assets_dir
 from explorer.graphview.card import pack
 
 ROUTE = "quantscape-ui"
-STYLES = ("tokens.css", "common.css", "graph.css", "mixer.css", "compare.css", "decide.css")
+STYLES = ("tokens.css", "common.css", "graph.css", "mixer.css", "compare.css", "decide.css", "heatgrid.css")
 SCRIPTS = (
     "dom.js", "ramps.js", "bits.js", "inputs.js", "edit-state.js", "keys.js", "help.js", "totals.js", "metrics.js",
     "graph-layout.js", "graph-routes.js", "graph-draw.js", "graph-input.js", "graph-tips.js", "graph-tools.js",
     "graph-keys.js", "legend.js", "option-select.js", "table.js", "layers.js", "graph.js", "mixer.js", "inputs-row.js",
     "heat.js", "compare-view.js", "compare.js", "grid.js", "path.js", "decide.js", "jobbar.js",
-    "page.js",
+    "heatgrid.js", "page.js",
 )  # fmt: skip
 TEMPLATE = '<div class="qs-root"></div>'
 
@@ -200,6 +200,21 @@ class ImageGrid(_Json):
     """
 
     MOUNT = "/* 'open' 'cancel' */ QS.mountGrid(element, {props, trigger, watch});"
+
+
+class HeatGrid(_Json):
+    """A heat map of rows by columns with a printed scale; progress with a cancel button while it is being made.
+
+    value: what `explorer.heat.heat` makes: {title, unit, rows: [{label, title?, group?, id?}], columns: the same,
+        values: [[number or None]], scale: [low, high], log, note?, pick: "cell"|"column", row_name, column_name,
+        picked?: {row, column}, progress?, error?, empty?, rev}; merged like the ComparePane's.
+    events: `pick` (value.picked; a row with an id selects that layer in the graph too), `cancel`.
+    """
+
+    MOUNT = "/* 'pick' 'cancel' */ QS.mountHeat(element, {props, trigger, watch});"
+
+    def __init__(self, value: Mapping[str, Any] | None = None, *, group: str = "main", **props: Any) -> None:
+        super().__init__(value, group=group, **props)
 
 
 class MetricsStrip(_Json):

@@ -9,7 +9,8 @@ import gradio as gr
 from engine.core.option import FP16
 from engine.core.presets import RULES, uniform_presets
 from explorer.graphview.components import ComparePane, ImageGrid, LayerEditor
-from explorer.panels import decide, export, insight, study
+from explorer.panels import analyse, decide, export, insight, study
+from explorer.panels.analyse import AnalysePanel
 from explorer.panels.decide import DecidePanel
 from explorer.panels.export import ExportPanel
 from explorer.panels.insight import InsightPanel
@@ -40,6 +41,7 @@ class ViewsPanel:
     pin_b: gr.Button
     pins: gr.Markdown
     difference: gr.Dataframe
+    analyse: AnalysePanel
     export: ExportPanel
     decide: DecidePanel
     study: StudyPanel
@@ -68,6 +70,7 @@ def build() -> ViewsPanel:
             histogram = gr.Plot(show_label=False, elem_id="histogram", visible=False)
             insights = insight.build(block)
         deciding = decide.build()
+        analysing = analyse.build()
         studying = study.build()
         with gr.Tab("History", id="history-tab"):
             with gr.Row():
@@ -79,5 +82,5 @@ def build() -> ViewsPanel:
             history = gr.Radio([], label="Versions, newest first", elem_id="history")
         shipping = export.build()
     return ViewsPanel(tabs, against, pane, restore, grid, grid_columns, grid_prompts, grid_make, block_title,
-                      options_chart, histogram, history, pin_a, pin_b, pins, difference, shipping, deciding, studying,
-                      insights)
+                      options_chart, histogram, history, pin_a, pin_b, pins, difference, analysing, shipping, deciding,
+                      studying, insights)
