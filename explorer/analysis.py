@@ -136,7 +136,7 @@ class Analysis:
                 yield event
             elif hasattr(event, "timesteps"):
                 view = steps_view(model.structure, event)
-                titles = tuple(column["title"] for column in view["columns"])
+                titles = tuple(f"t = {t:g}" for t in event.timesteps)
                 yield {**view, "progress": {"text": "Pictures at every step", "step": 0, "of": 0, "left": ""}}
 
     def step_pane(self, state: ViewState, picked: Any, session: str) -> dict[str, Any] | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.core.activation import STATIC
@@ -23,7 +25,7 @@ NO_SHIFTS = "No power-of-two shifts were chosen for this layer."
 
 def find_reports(structure: Structure) -> dict[str, ChannelReport]:
     """tables id -> calibration report of this model, the newest first; damaged files are passed over."""
-    from engine.calibrate.channels import SUFFIX, load_report
+    from engine.calibrate.channels import SUFFIX
     from engine.core.errors import StoreError
 
     found: dict[str, ChannelReport] = {}
@@ -32,7 +34,7 @@ def find_reports(structure: Structure) -> dict[str, ChannelReport]:
         paths = (place / "activations").glob(f"*{digits}.*{SUFFIX}") if digits else ()
         for path in sorted(paths, key=lambda p: (-p.stat().st_mtime, p.name)):
             try:
-                report = load_report(path)
+                report = _read(path, path.stat().st_mtime_ns)
             except StoreError:
                 continue
             if report.model == structure.identity:
@@ -40,6 +42,13 @@ def find_reports(structure: Structure) -> dict[str, ChannelReport]:
             if len(found) == OFFERED:
                 return found
     return found
+
+
+@functools.lru_cache(maxsize=2 * OFFERED)
+def _read(path: Path, changed: int) -> ChannelReport:
+    from engine.calibrate.channels import load_report
+
+    return load_report(path)
 
 
 def preferred(reports: Mapping[str, ChannelReport], options: Mapping[str, Option]) -> str:

@@ -11,6 +11,7 @@ from engine.core.graph import Structure
 from engine.core.option import METHODS, parse_option
 from engine.core.record import Scores
 from engine.core.sizes import stored_bytes
+from explorer.graphview.overlay import BIT_COLOURS
 
 # Okabe-Ito: told apart by people of any colour vision; the marker shape says the same again.
 METHOD_STYLE = {
@@ -76,6 +77,11 @@ def histogram_chart(counts: Sequence[float], edges: Sequence[float], name: str) 
     return styled(figure, 200)
 
 
+def bit_colour(bits: int) -> str:
+    """The colour the graph gives to a width; of the next wider one where it has none."""
+    return BIT_COLOURS[min(b for b in BIT_COLOURS if b >= min(bits, max(BIT_COLOURS)))]
+
+
 def importance_chart(names: Sequence[str], bits: Mapping[str, int], theta: Mapping[str, float]) -> Any:
     """Bits of every layer in the current recipe, in execution order, with MPQ-Diff's importance over them."""
     import plotly.graph_objects as go
@@ -83,12 +89,14 @@ def importance_chart(names: Sequence[str], bits: Mapping[str, int], theta: Mappi
     place = list(range(1, len(names) + 1))
     short = [name if len(name) < 44 else "…" + name[-43:] for name in names]
     figure = go.Figure(go.Bar(x=place, y=[bits[n] for n in names], name="bits of this recipe", text=short,
-                              textposition="none", marker={"color": METHOD_STYLE["uaq"][0], "line": {"width": 0}},
+                              textposition="none", marker={"color": [bit_colour(bits[n]) for n in names],
+                                                           "line": {"width": 0}},
                               hovertemplate="%{text}<br>%{y} bits<extra></extra>"))
     figure.add_scatter(x=place, y=[theta.get(n) for n in names], name="importance theta", yaxis="y2", mode="markers",
-                       text=short, marker={"size": 5, "color": METHOD_STYLE["kmeans_c"][0]},
-                       hovertemplate="%{text}<br>theta %{y:.3g}<extra></extra>")
-    figure.update_layout(bargap=0.15, yaxis2={"overlaying": "y", "side": "right", "title": "theta", "showgrid": False,
+                       text=short, hovertemplate="%{text}<br>theta %{y:.3g}<extra></extra>",
+                       marker={"size": 6, "color": METHOD_STYLE["kmeans_c"][0],
+                               "line": {"color": "#ffffff", "width": 0.8}})
+    figure.update_layout(bargap=0, yaxis2={"overlaying": "y", "side": "right", "title": "theta", "showgrid": False,
                                               "rangemode": "tozero"})
     figure.update_yaxes(title="bits", selector={"anchor": "x"})
     figure.update_xaxes(title="layer, in order of execution")

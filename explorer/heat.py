@@ -48,15 +48,26 @@ def blank(why: str) -> dict[str, Any]:
     return {"rows": [], "columns": [], "values": [], "empty": why, "progress": None, "error": None}
 
 
-def layer_rows(structure: Structure, names: Sequence[str]) -> list[dict[str, str]]:
-    """Labels of rows that are layers or modules; neighbours of one block share its label, a click selects the layer."""
+def layer_rows(structure: Structure, names: Sequence[str], stages: bool = False) -> list[dict[str, str]]:
+    """Labels of rows that are layers or modules; neighbours of one block (or stage) share a label, a click selects."""
     layers = {x.module: x for x in reversed(structure.layers)} | {x.name: x for x in structure.layers}
-    blocks = {b.id: b.label for b in structure.blocks}
+    blocks = {b.id: b for b in structure.blocks}
     found = []
     for name in names:
         layer = layers[name]
-        found.append({"label": name, "title": name, "group": blocks.get(layer.block, layer.block), "id": layer.choice})
+        block = blocks.get(layer.block)
+        over = blocks.get(block.parent) if block and stages else block
+        found.append({"label": name, "title": name, "group": over.label if over else layer.block, "id": layer.choice})
     return found
+
+
+def middle(values: Iterable[Iterable[float]], floor: float = 0.0) -> tuple[float, float]:
+    """The 2nd and 98th percentile of the numbers above a floor: a few extremes do not take all colours."""
+    ordered = sorted(v for row in values for v in row if math.isfinite(v) and v > floor)
+    if not ordered:
+        return (0.0, 1.0)
+    low, high = (ordered[round(part * (len(ordered) - 1))] for part in (0.02, 0.98))
+    return (low, high) if high > low else (low, low + 1.0)
 
 
 def matrix_view(structure: Structure, found: Orthogonality) -> dict[str, Any]:
@@ -64,17 +75,22 @@ def matrix_view(structure: Structure, found: Orthogonality) -> dict[str, Any]:
     rows = layer_rows(structure, found.rows)
     note = " ".join([f"{found.images} pictures, {len(found.steps)} steps; median {found.debiased_median:.2f} (biased "
                      f"{found.biased_median:.2f}).", *found.warnings])
-    named = Named("Orthogonality, layer by layer", "0 = independent, 1 = repeats the other", note=note)
-    return heat(named, rows, rows, found.matrix.tolist(), scale=(0.0, 1.0))
+    named = Named("Orthogonality, layer by layer", "0 = independent, 1 = repeats the other; hatched = never varies",
+                  note=note)
+    silent = [row in found.silent for row in found.rows]
+    values = [[math.nan if silent[i] or silent[j] else v for j, v in enumerate(row)]
+              for i, row in enumerate(found.matrix.tolist())]
+    return heat(named, rows, layer_rows(structure, found.rows, stages=True), values, scale=(0.0, 1.0))
 
 
 def gamma_view(structure: Structure, found: Orthogonality) -> dict[str, Any]:
     """Layer x timestep: how much a layer repeats the others at each profiled step (gamma)."""
     steps = [{"label": str(step + 1), "title": f"step {step + 1}, timestep {t:g}"}
              for step, t in zip(found.steps, found.timesteps, strict=True)]
-    named = Named("Similarity to all other layers, by step", "gamma: mean orthogonality; low = carries its own",
+    named = Named("Similarity to all other layers, by step", "gamma, 2nd to 98th percentile; low = carries its own",
                   column="Step", note="Hatched rows do not vary between pictures at that step.")
-    return heat(named, layer_rows(structure, found.rows), steps, found.gamma.T.tolist())
+    values = found.gamma.T.tolist()
+    return heat(named, layer_rows(structure, found.rows), steps, values, scale=middle(values))
 
 
 def steps_view(structure: Structure, found: StepErrors) -> dict[str, Any]:
@@ -85,6 +101,8 @@ def steps_view(structure: Structure, found: StepErrors) -> dict[str, Any]:
     values = [found.latents, found.output, *found.values]
     note = (f"{found.images} calibration pictures; every layer sees what earlier ones pass on. Click a step to see the "
             f"picture there.")
-    named = Named("Error by layer and step", "relative squared error against full precision", column="Step", note=note,
+    named = Named("Error by layer and step", "relative squared error against full precision, 2nd to 98th percentile",
+                  column="Step", note=note,
                   pick=COLUMN)
-    return heat(named, top + layer_rows(structure, found.layers), steps, values, log=True)
+    return heat(named, top + layer_rows(structure, found.layers), steps, values, log=True,
+                scale=middle(found.values))

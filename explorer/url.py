@@ -33,22 +33,23 @@ def unpack_options(packed: str, order: Sequence[str]) -> dict[str, Option]:
     return dict(zip(order, unpack(packed, len(order), parse_option), strict=True))
 
 
-def pack_rest(options: Mapping[str, Option], order: Sequence[str]) -> dict[str, str]:
-    """Query parameters for quantized inputs and weight sets; none where there are none."""
+def pack_rest(options: Mapping[str, Option], order: Sequence[str]) -> dict[str, str | None]:
+    """Query parameters for quantized inputs and weight sets; None where there are none: to be taken out."""
     now = choices_of(options)
     texts = {INPUTS: [activation_text(now.activations.get(n)) for n in order],
              SETS: [set_text(now.weights.get(n)) for n in order]}
-    return {key: pack(row) for key, row in texts.items() if any(row)}
+    return {key: pack(row) if any(row) else None for key, row in texts.items()}
 
 
-def with_rest(options: Mapping[str, Option], query: Mapping[str, str], order: Sequence[str]) -> Choices:
+def with_rest(options: Mapping[str, Option], query: Mapping[str, str | None],
+              order: Sequence[str]) -> Choices:
     """Options together with what `pack_rest` wrote of the same recipe.
 
     Raises:
         RecipeError: as `unpack_options`.
     """
-    inputs = unpack(query[INPUTS], len(order), activation_of) if query.get(INPUTS) else []
-    sets = unpack(query[SETS], len(order), set_of) if query.get(SETS) else []
+    inputs = unpack(text, len(order), activation_of) if (text := query.get(INPUTS)) else []
+    sets = unpack(text, len(order), set_of) if (text := query.get(SETS)) else []
     return Choices(dict(options), {n: a for n, a in zip(order, inputs, strict=False) if a},
                    {n: w for n, w in zip(order, sets, strict=False) if w and options[n] != FP16})
 

@@ -179,7 +179,7 @@
         );
       const held = QS.holdingInputs(store.graph, store.inputs, choices);
       for (const key of inputs.querySelectorAll("button"))
-        key.setAttribute("aria-pressed", String(!held.mixed && held.low === Number(key.dataset.inputs)));
+        key.setAttribute("aria-pressed", String(!held.mixed && !held.partly && held.low === Number(key.dataset.inputs)));
     }
     function paint() {
       const n = store.selected.size;

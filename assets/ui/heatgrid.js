@@ -85,8 +85,8 @@
       const [r, c] = shape(),
         there = r > 0 && c > 0;
       for (const node of [head, plot, note]) node.hidden = !there;
-      empty.hidden = there || Boolean(value.progress);
-      empty.textContent = value.empty || "Nothing to show yet.";
+      empty.textContent = value.empty ?? "Nothing to show yet.";
+      empty.hidden = there || Boolean(value.progress) || !empty.textContent;
       error.hidden = !value.error;
       error.textContent = value.error || "";
       progress.show(value.progress || null);
@@ -107,7 +107,7 @@
       label(
         columns,
         value.columns[0]?.group !== undefined
-          ? runs(value.columns).filter(([, , n]) => n / c > 0.06)
+          ? runs(value.columns).filter(([text, , n]) => (n / c) * stage.clientWidth > 5.6 * text.length)
           : value.columns.map((item, i) => [item.label, i, 1]).filter((_, i) => i % every === 0),
         c,
         false,

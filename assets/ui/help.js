@@ -17,6 +17,7 @@
         ["p", "protect from edits"],
         ["← → ↑ ↓", "walk along the flow and between rows"],
         ["Space", "select the focused card"],
+        ["A bits, in the mixer", "a second row of sliders: bits of the inputs"],
         ["Esc", "clear, or take back a drag"],
       ],
     ],

@@ -21,7 +21,7 @@
     const node = el("div", { class: "qs-inputs" }, bits, slider);
     let key = "";
     node.paint = (held) => {
-      const now = `${held.mean}|${held.low}|${held.high}|${held.of}`;
+      const now = `${held.mean}|${held.low}|${held.high}|${held.on}|${held.of}`;
       if (now === key) return;
       key = now;
       bits.textContent = held.of ? QS.inputText(held) : "–";
@@ -30,8 +30,9 @@
       slider.place(at > 0 ? at - 1 + below : 0);
       node.classList.toggle("off", held.low >= QS.OFF);
       node.classList.toggle("none", !held.of);
+      node.classList.toggle("partly", held.partly);
       slider.setAttribute("aria-valuenow", held.mean.toFixed(2));
-      slider.setAttribute("aria-valuetext", held.low >= QS.OFF ? "off, full precision" : `${QS.inputText(held)} bits`);
+      slider.setAttribute("aria-valuetext", held.low >= QS.OFF ? "off, full precision" : `${QS.inputText(held)} bits${held.partly ? `, ${held.on} of ${held.of} layers` : ""}`);
       slider.setAttribute("aria-disabled", String(!held.of));
       node.title = held.of ? "" : [...ids()].map((id) => store.choicesOf(id)).flat().map((c) => store.graph.inputs.refused[c])[0] || "";
     };
@@ -88,7 +89,13 @@
       store.inputsShown = undefined;
       offer();
     });
-    store.on("value", show);
+    store.on("value", () => {
+      // A recipe that uses one scheme throughout goes on with it.
+      const used = new Set(Object.values(store.inputs).map(QS.schemeOf)),
+        only = used.size === 1 ? [...used][0] : "";
+      if (only && store.graph?.inputs && only in store.graph.inputs.schemes) scheme.value = store.scheme = only;
+      show();
+    });
     offer();
     return node;
   };

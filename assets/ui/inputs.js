@@ -56,7 +56,7 @@
     return changed;
   };
 
-  // Of those that can take them: mean by weights and range (16 = off), and how many are on.
+  // Of those that are on: mean by weights and range; 16 where none is. `on` of `of` that can be.
   QS.holdingInputs = (graph, inputs, choices) => {
     let weights = 0,
       sum = 0,
@@ -69,14 +69,15 @@
       const bits = QS.inputBits(inputs, choice),
         weight = graph.layers[choice].weights;
       of += 1;
+      if (bits >= QS.OFF) continue;
+      on += 1;
       weights += weight;
       sum += bits * weight;
-      if (bits < QS.OFF) on += 1;
       low = Math.min(low, bits);
       high = Math.max(high, bits);
     }
-    if (!of) return { of, on, low: QS.OFF, high: QS.OFF, mean: QS.OFF, mixed: false };
-    return { of, on, low, high, mean: low === high ? low : sum / weights, mixed: low !== high };
+    if (!on) return { of, on, low: QS.OFF, high: QS.OFF, mean: QS.OFF, mixed: false, partly: false };
+    return { of, on, low, high, mean: low === high ? low : sum / weights, mixed: low !== high, partly: on < of };
   };
   QS.inputText = (held) => (held.low >= QS.OFF ? "off" : held.mixed ? held.mean.toFixed(held.mean >= 9.95 ? 0 : 1) : String(held.low));
 

@@ -7,7 +7,9 @@
   QS.pushAddress = (text) => {
     if (!text) return;
     const url = new URL(window.location.href);
-    for (const [key, value] of Object.entries(JSON.parse(text))) url.searchParams.set(key, String(value));
+    for (const [key, value] of Object.entries(JSON.parse(text)))
+      if (value === null) url.searchParams.delete(key);
+      else url.searchParams.set(key, String(value));
     window.history.replaceState(window.history.state, "", url);
   };
 

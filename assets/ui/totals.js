@@ -19,10 +19,9 @@
     const part = figure("of full", "Share of the full-precision bytes of the same layers");
     const TABLE = "Predicted quality against full precision: each layer's damage from a table, added up";
     const psnr = figure("predicted", TABLE);
-    const bops = figure(
-      "BOPs",
-      "Bit operations of one denoiser call for one picture: multiply-adds x weight bits x input bits, nominal; attention products are left out",
-    );
+    const BOPS =
+      "Bit operations of one denoiser call for one picture: multiply-adds x weight bits x input bits, nominal; attention products are left out";
+    const bops = figure("BOPs", BOPS);
     const node = el(
       "div",
       { class: "qs-totals", role: "status", "aria-live": "off" },
@@ -71,7 +70,7 @@
         );
       psnr.node.title = forecast ? forecast.title : TABLE;
       psnr.node.querySelector("span").textContent = now.weights_alone
-        ? "predicted, weights alone"
+        ? "weights alone"
         : beyond
           ? "predicted, extrapolated"
           : "predicted";
@@ -79,7 +78,7 @@
       bops.node.hidden = !now.inputs || now.operations === null;
       if (!bops.node.hidden) {
         say(bops, QS.bigNumber(now.operations).trim(), change(now.operations_percent, before.operations_percent, 1, " %"));
-        bops.node.querySelector("span").textContent = `BOPs, ${now.operations_percent.toFixed(1)} %`;
+        bops.node.title = `${BOPS}. ${now.operations_percent.toFixed(1)} % of full precision`;
       }
     }
     store.on("options value graph", QS.framed(paint));

@@ -219,6 +219,7 @@ class AnalyseWiring:
             painted = button.click(self.page.editing(self._apply(name)), [state, p.download, p.graph],
                                    list(self.page.painting), **self.quiet)
             painted.then(self.page.picturing(), [state, p.views.against], p.views.pane, **self.quiet)
+        p.graph.select(self.followed, [state, p.graph, part.report, part.group], self.channel_outputs, **self.quiet)
         chosen = [state, part.report, part.layer, part.group]
         for event in (part.report.input, part.layer.input, part.group.release):
             event(self.channel, chosen, self.channel_outputs, **self.quiet)
@@ -235,6 +236,11 @@ class AnalyseWiring:
     def channels(self, state: Any) -> dict[Any, Any]:
         """The tab for the current selection and recipe."""
         return self.channel(state, None, None, 1)
+
+    def followed(self, state: Any, page: dict[str, Any], report: str | None, group: float) -> dict[Any, Any]:
+        """Another layer was selected in the graph."""
+        looked = self.page.handlers.looked(state, page) if state else None
+        return self.channel(looked, report, None, group)
 
     def channel(self, state: Any, report: str | None, layer: str | None, group: float) -> dict[Any, Any]:
         """One layer of one calibration."""

@@ -60,7 +60,8 @@ def test_heat_maps_keep_places_and_blank_what_is_no_number() -> None:
 def test_orthogonality_views_hold_the_record(structure: Structure) -> None:
     found = record(structure)
     matrix, gamma = matrix_view(structure, found), gamma_view(structure, found)
-    assert matrix["values"][1][2] == 0.75 and matrix["scale"] == [0.0, 1.0] and "One layer is silent." in matrix["note"]
+    assert matrix["values"][1][2] == 0.75 and matrix["values"][0][1] is None
+    assert matrix["scale"] == [0.0, 1.0] and "One layer is silent." in matrix["note"]
     assert [c["label"] for c in gamma["columns"]] == ["1", "10"] and gamma["values"][0] == [None, None]
     choices = {x.name for x in structure.choices}
     assert all(row["id"] in choices for row in matrix["rows"])
@@ -73,7 +74,7 @@ def test_errors_per_step_have_the_model_on_top(structure: Structure) -> None:
     value = steps_view(structure, found)
     assert [row["label"] for row in value["rows"][:2]] == ["latents", "output"] and value["pick"] == "column"
     assert value["values"][:3] == [[0.0, 0.6], [0.3, 0.4], [0.1, 0.2]] and len(value["rows"]) == len(names) + 2
-    assert value["scale"] == [0.1, 0.6], "zero has no place on a logarithmic scale"
+    assert value["scale"] == [0.1, 0.2], "of the layers; the whole model may lie beyond"
 
 
 def test_channels_before_and_after(structure: Structure, cache: Path) -> None:

@@ -69,9 +69,9 @@ def test_settings_that_are_none_are_refused(text: str) -> None:
 
 
 def test_the_address_carries_inputs_and_sets() -> None:
-    query = {"r": pack_options(NOW, ORDER), **pack_rest(NOW, ORDER)}
-    assert with_rest(unpack_options(query["r"], ORDER), query, ORDER) == NOW
-    assert pack_rest(dict(NOW), ORDER) == {}, "nothing where there is nothing"
+    query, packed = pack_rest(NOW, ORDER), pack_options(NOW, ORDER)
+    assert with_rest(unpack_options(packed, ORDER), query, ORDER) == NOW
+    assert pack_rest(dict(NOW), ORDER) == {"a": None, "w": None}, "taken out of the address"
     with pytest.raises(RecipeError, match="damaged"):
         with_rest(dict(NOW), {"a": query["a"]}, [*ORDER, "w"])
 
