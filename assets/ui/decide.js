@@ -5,7 +5,8 @@
   const el = QS.el;
   const WIDEST = 8,
     STEP = 0.01,
-    SETTLE_MS = 350;
+    SETTLE_MS = 350,
+    CHART = "pareto"; // not a prop: an update of the plan that comes before the tab is opened would leave it out
 
   QS.mountDecide = (element, { props, trigger, watch }) => {
     const host = element.querySelector(".qs-root"),
@@ -170,7 +171,7 @@
 
     // Points of the chart below are asked for by their key; the chart is Plotly's, drawn by Gradio.
     const point = (key) => send("point", { point: key });
-    QS.onPoint(props.chart, point);
+    QS.onPoint(CHART, point);
     host.qs = { current, bytesOf, point };
     host.dataset.ready = "1";
   };

@@ -227,7 +227,6 @@ class BudgetPane(_Json):
     """The budget slider with its choice of allocator and scores; while it moves, the BlockGraph shows the best recipe.
 
     plan: JSON of `explorer.decide.Decider.plan` for the open model and the chosen scores, "" until there is one.
-    chart: the element id of the chart beside it.
     value: {allocator, provider} and what the event is about: `budget` (bytes) or `text` (as typed), or `point`.
     events: `decide` (the slider was let go, or a budget typed), `choose` (another allocator or other scores), `point`
         (a point of the chart beside it was clicked; `point` is its customdata).
@@ -235,8 +234,8 @@ class BudgetPane(_Json):
 
     MOUNT = "/* 'decide' 'choose' 'point' */ QS.mountDecide(element, {props, trigger, watch});"
 
-    def __init__(self, *, plan: str = "", chart: str = "", group: str = "main", **props: Any) -> None:
-        super().__init__(None, plan=plan, chart=chart, group=group, **props)
+    def __init__(self, *, plan: str = "", group: str = "main", **props: Any) -> None:
+        super().__init__(None, plan=plan, group=group, **props)
 
 
 class JobBar(_Json):
