@@ -10,6 +10,7 @@ import gradio as gr
 from engine.core.errors import EngineError, InputError
 from engine.core.option import Option
 from engine.core.sizes import bits_per_weight
+from explorer.choices import choices_of
 from explorer.context import sentence
 from explorer.decide import ALLOCATOR_TITLES, DEFAULT_ALLOCATOR, Decider, pins_of
 from explorer.forecasts import Forecaster
@@ -145,7 +146,8 @@ class Deciding:
         """After an edit: what the ensemble predicts for the recipe, where there is one."""
         graph = self.wiring.parts.graph
         model = self.wiring.handlers.context.model(state.model) if state else None
-        found = self.forecaster.forecast(model, state.options) if model and state else None
+        now = choices_of(state.options) if state else None
+        found = self.forecaster.forecast(model, now.options) if model and now and not now.activations else None
         if found is None:
             return {graph: gr.skip()}
         return {graph: {"forecast": found, "rev": next(self.wiring.revisions)}}
@@ -186,8 +188,10 @@ class Deciding:
         return gr.update(value=chosen_figure(decider.structure, state.options), visible=True)
 
     def _figure(self, state: ViewState, decider: Decider, provider: str, series: Sequence[Series]) -> Any:
-        value = judged(decider, provider, state.options)
-        here = None if value is None else (bits_per_weight(decider.structure, state.options), value)
+        now = choices_of(state.options)
+        value = None if now.activations else judged(decider, provider, now.options)  # scores are of weights alone
+        here = None if value is None else (
+            bits_per_weight(decider.structure, now.options, now.activations, now.weights), value)
         axis, up = axis_of(decider, provider)
         return gr.update(value=pareto_figure(series[0], series[1:], here, axis, up), visible=True)
 
@@ -201,7 +205,6 @@ class Deciding:
         w, p, parts = self.wiring, self.panel, self.wiring.parts
         ask = [parts.state, p.pane]
         pictures: tuple[Any, ...] = ([parts.state, parts.views.against], parts.views.pane)
-        p.tab.select(None, None, None, js=f"() => {{ QS.watchChart('{CHART}'); }}")
         for event in (p.tab.select, p.pane.choose, *(e.then for e in opened)):
             planned = event(self.planned, ask, [p.pane, p.said], **quiet)
             planned.then(self.described, ask, [p.about, p.chosen], **quiet)

@@ -15,7 +15,7 @@ from engine.core.places import assets_dir
 from explorer.charts import GREY, METHOD_STYLE, styled
 from explorer.context import OpenModel, sentence
 from explorer.jobs import Jobs, Standing
-from explorer.panels.study import CHART, DEFAULT_IMAGES, DEFAULT_TRIALS
+from explorer.panels.study import DEFAULT_IMAGES, DEFAULT_TRIALS
 from explorer.state import ViewState
 from explorer.studies import (
     Measured,
@@ -194,12 +194,19 @@ class Studying:
 
     # --- connections ---------------------------------------------------------------------------------------------
 
+    def loading(self, pointed: Callable[[ViewState, Mapping[str, Any]], ViewState], quiet: Mapping[str, Any]) -> Any:
+        """Register clicks on the chart's trials; the event after which the page shows the recipe."""
+        w, parts = self.wiring, self.wiring.parts
+        painted = self.panel.bar.point(w.editing(pointed), [parts.state, self.panel.bar, parts.graph],
+                                       list(w.painting), **quiet)
+        painted.then(w.picturing(), [parts.state, parts.views.against], parts.views.pane, **quiet)
+        return painted
+
     def connect(self, opened: Sequence[Any], quiet: Mapping[str, Any]) -> None:
         """Register the tab's events; `opened` are the models once shown."""
         p, parts = self.panel, self.wiring.parts
         ask, view = [parts.state, p.file, p.metric], [p.about, p.start, p.metric, p.chart, p.best]
         sizes = [p.trials, p.images]
-        p.tab.select(None, None, None, js=f"() => {{ QS.watchChart('{CHART}'); }}")
         for event in (p.tab.select, *(e.then for e in opened)):
             entered = event(self.entered, [parts.state, p.file], [p.file, p.timer], **quiet)
             entered.then(self.chosen, ask, [*view, *sizes], **quiet)

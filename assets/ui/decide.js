@@ -95,8 +95,9 @@
           cost = (plan.costs[choice] || {})[option] ?? (option === QS.UNTOUCHED ? 0 : NaN);
         damage += cost;
       }
+      // The scores are of weights alone: of a recipe with quantized inputs they say nothing.
       const now = store.totals();
-      say(now.bytes, Number.isFinite(damage) ? damage : null);
+      say(now.bytes, Number.isFinite(damage) && !now.inputs ? damage : null);
       slider.value = String(QS.clamp(now.bits_per_weight, Number(slider.min), WIDEST));
     };
     const send = (event, more) => {
@@ -168,26 +169,27 @@
     take();
 
     // Points of the chart below are asked for by their key; the chart is Plotly's, drawn by Gradio.
-    QS.onPoint = (key) => send("point", { point: key });
-    host.qs = { current, bytesOf };
+    const point = (key) => send("point", { point: key });
+    QS.onPoint(props.chart, point);
+    host.qs = { current, bytesOf, point };
     host.dataset.ready = "1";
   };
 
-  // Clicks on the points of a chart drawn by Gradio: whatever it draws again is listened to again.
-  QS.watchChart = (id) => {
-    const frame = document.getElementById(id);
-    if (!frame || frame.dataset.watched) return;
-    frame.dataset.watched = "1";
-    const listen = () => {
-      const chart = frame.querySelector(".js-plotly-plot");
-      if (!chart || chart.qsListens || !chart.on) return;
+  // Clicks on the points of a chart drawn by Gradio, which makes and replaces its element as it likes: whichever stands
+  // there when the pointer comes over it is listened to. Each tab answers for its own chart, by the element's id.
+  const points = (QS.points = QS.points || new Map());
+  QS.onPoint = (id, send) => points.set(id, send);
+  const listen = (event) => {
+    const chart = event.target.closest?.(".js-plotly-plot");
+    if (!chart || chart.qsListens || !chart.on) return;
+    for (const [id, send] of points) {
+      if (!chart.closest(`#${id}`)) continue;
       chart.qsListens = true;
-      chart.on("plotly_click", (event) => {
-        const key = event.points && event.points[0] && event.points[0].customdata;
-        if (key && QS.onPoint) QS.onPoint(Array.isArray(key) ? key[0] : key);
+      chart.on("plotly_click", ({ points: hit }) => {
+        const key = hit && hit[0] && hit[0].customdata;
+        if (key) send(Array.isArray(key) ? key[0] : key);
       });
-    };
-    new MutationObserver(QS.framed(listen)).observe(frame, { childList: true, subtree: true });
-    listen();
+    }
   };
+  document.addEventListener("pointerover", listen, true);
 })();

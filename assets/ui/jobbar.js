@@ -39,6 +39,12 @@
       host.dataset.running = String(running);
       if (ended) trigger("done", {});
     };
+    const point = (key) => {
+      props.value = { ...(props.value || {}), point: key };
+      trigger("point", {});
+    };
+    if (props.chart) QS.onPoint(props.chart, point);
+    host.qs = { point };
     watch("value", show);
     show();
     host.dataset.ready = "1";

@@ -50,6 +50,10 @@ class Prior:
     anchored: bool = False
 
 
+# What a layer did alone says more of it than its weight error does, so its sensitivity needs less correcting.
+ANCHORED = Prior(layer=0.3, block=0.2, role=0.2, detail=0.5, anchored=True)
+
+
 def fit_member(train: TrialTable, seed: int = 0, prior: Prior | None = None) -> DamageMember:
     """A damage model of the trials' quality; the prior is chosen by inner cross-validation unless given."""
     found = fit_with(_plain(train), prior or choose_prior(train, seed))
@@ -66,7 +70,8 @@ def choose_prior(train: TrialTable, seed: int = 0, *, anchored: bool = False) ->
         losses.update({p: _loss(splits, p) for p in priors if p not in losses})
         return min(priors, key=losses.__getitem__)
 
-    prior = best([Prior(noise=n, anchored=anchored) for n in (0.1, 0.2, 0.4, 0.8)])
+    start = ANCHORED if anchored else Prior()
+    prior = best([replace(start, noise=n) for n in (0.1, 0.2, 0.4, 0.8)])
     prior = best([replace(prior, power=p) for p in (0.0, 0.5, 1.0)])
     return best([replace(prior, detail=d) for d in (0.2, 0.5)])
 
@@ -83,13 +88,34 @@ def _loss(splits: Sequence[tuple[TrialTable, TrialTable]], prior: Prior) -> floa
                for fit, held in splits)
 
 
-def fit_with(train: TrialTable, prior: Prior, steps: int = STEPS) -> DamageModel:
-    """Fit under a given prior, by L-BFGS on all trials at once."""
+def fit_expected(train: TrialTable, prior: Prior) -> DamageModel:
+    """The model of expected damages of the trials' quality, for choosing options by.
+
+    The most probable damage of an option that few trials held is as often too low as too high, and whoever picks the
+    lowest of many picks those that are too low; the mean of a log-normal, exp(mu + variance / 2), charges for doubt.
+    """
+    return fit_with(_plain(train), prior, expected=True)
+
+
+def fit_with(train: TrialTable, prior: Prior, steps: int = STEPS, *, expected: bool = False) -> DamageModel:
+    """Fit under a given prior, by L-BFGS on all trials at once; most probable damages, or expected ones."""
     centre, spread = float(train.target.mean()), float(train.target.std()) or 1.0
     posterior = Posterior(train.subject, train.picks, (train.target - centre) / spread, prior)
-    damage, curve = posterior.table(minimise(posterior, posterior.start(), steps))
+    found = minimise(posterior, posterior.start(), steps)
+    damage, curve = posterior.table(found)
     model = DamageModel(damage, curve * np.array([spread, spread, 1.0]) + np.array([centre, 0.0, 0.0]), 0.0)
+    if expected:
+        model = _recurved(replace(model, damage=damage * np.exp(posterior.variance(found) / 2)), train)
     return replace(model, noise=float(np.sqrt(((model.predict(train.picks) - train.target) ** 2).mean())))
+
+
+def _recurved(model: DamageModel, train: TrialTable) -> DamageModel:
+    """The same damages, again in units of the mean recipe's sum, under the line of least squared error over their
+    curve, exponent kept."""
+    exponent = float(model.curve[2])
+    log = np.log(model.total(train.picks) + ERROR_FLOOR)
+    line = np.polyfit(curved(log - log.mean(), exponent)[0], train.target, 1)
+    return replace(model, damage=model.damage / np.exp(log.mean()), curve=np.array([line[1], -line[0], exponent]))
 
 
 class Posterior:
@@ -142,6 +168,28 @@ class Posterior:
         sums = np.log(self._holds @ np.exp(np.minimum(log[self._columns], STEEPEST)) + ERROR_FLOOR)
         damage = np.exp(log - sums.mean()).reshape(self._offered.shape)
         return np.where(self._offered, damage, np.nan), parameters[-3:].copy()
+
+
+    def variance(self, parameters: Floats) -> Floats:
+        """[C, K] posterior variance of the log damages, by Laplace's approximation with the Gauss-Newton Hessian.
+
+        The covariance of the terms is (I + J'J / noise^2)^-1, J the Jacobian of the prediction; it is applied through
+        the inverse of a matrix as large as there are trials (Woodbury). What no trial held keeps its prior detail.
+        """
+        slope, exponent = parameters[-2:]
+        each = np.exp(np.minimum(self._log_error[self._columns] + self._seen @ parameters[:-3], STEEPEST))
+        total = self._holds @ each + ERROR_FLOOR
+        shares = (self._holds.multiply(each[None]).multiply(1 / total[:, None])).toarray()
+        by_log = curved(np.log(total) - np.log(total).mean(), exponent)[1]
+        jacobian = (slope * by_log)[:, None] * ((shares - shares.mean(0)) @ self._seen)
+        across = np.asarray((self._terms @ jacobian.T).T)
+        inner = jacobian @ jacobian.T + self._prior.noise**2 * np.eye(len(total))
+        known = np.asarray(self._terms.multiply(self._terms).sum(1)).ravel()
+        known -= (across * np.linalg.solve(inner, across)).sum(0)
+        unheld = np.ones(len(known), bool)
+        unheld[self._columns] = False
+        found: Floats = (known + self._prior.detail**2 * unheld).reshape(self._offered.shape)
+        return found
 
 
 def _terms(subject: Subject, columns: Ints, prior: Prior) -> csr_array:

@@ -10,7 +10,7 @@ import torch
 
 from engine.analysis.additive import distil
 from engine.analysis.controls import controls
-from engine.analysis.damage_fit import Prior, choose_prior, fit_member
+from engine.analysis.damage_fit import Prior, choose_prior, fit_expected, fit_member
 from engine.analysis.features import with_damage
 from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.ranking import spearman
@@ -191,7 +191,7 @@ def _predictor(table: TrialTable, members: dict[str, list[Member]], blend: tuple
     support = np.zeros(table.subject.space.offered.shape, np.int64)
     np.add.at(support, (np.arange(table.picks.shape[1])[None], table.picks), 1)
     anchored = report.chosen == Kind.ANCHORED
-    additive = fit_member(table, prior=choose_prior(table, anchored=anchored)).model
+    additive = fit_expected(table, choose_prior(table, anchored=anchored))
     found = Predictor(table.subject, kept, *blend, Kind(report.chosen), additive, noise, table.formula, table.term,
                       support, report, replace(training, device="cpu"), dict(about))
     # a damage model of all trials is additive already; anything else is boiled down to its likeness

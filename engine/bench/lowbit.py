@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from engine.bench.machine import median
+from engine.bench.scratch import measured_source
 from engine.core.option import parse_option
 from engine.export.verify import example_call
 from engine.live.model import Model, open_model
@@ -27,14 +28,15 @@ METHODS = ("nf4", "fp4", "int8")
 WARM_UP = 1
 
 
-def run(model: str = "emoji-unet", rounds: int = 15) -> dict[str, Any]:
+def run(model: str = "emoji-unet", rounds: int = 15, scratch: str | None = None) -> dict[str, Any]:
     """Per side: seconds per step, resident megabytes, bytes of the Linear weights; `ratio` = full time / nf4 time.
 
     Args:
-        model: what to open.
+        model: what to open; a catalogue model without weights here is a random twin of its full size.
         rounds: steps per side, after one that does not count.
+        scratch: where twins are kept.
     """
-    opened = open_model(model)
+    opened = open_model(measured_source(model, scratch))
     try:
         return measured(opened, rounds)
     finally:

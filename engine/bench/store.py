@@ -26,7 +26,8 @@ GOAL_SECONDS, GOAL_BYTES = 900.0, 4 * 2**30  # the six options of SDXL
 def run(model: str = "sdxl", scratch: str | None = None) -> dict[str, Any]:
     """Build `OPTIONS` of every layer; see the keys for units.
 
-    `extrapolated_minutes` takes the measured rate to the weights of every catalogue model, nothing else.
+    `extrapolated_minutes` takes the measured rate to the weights of every catalogue model, nothing else;
+    `extrapolated_processor_minutes` the rate per second of processor time, which all cores share.
 
     Raises:
         EngineError: there is no room, or the build fails.
@@ -52,7 +53,7 @@ def run(model: str = "sdxl", scratch: str | None = None) -> dict[str, Any]:
     weights = sum(layer.weights for layer in structure.layers)
     rate, processor = built["weights_per_second"], built["processor_seconds"]
     return {
-        "model": model, "source": source, "threads": torch.get_num_threads(), "n": built["options_built"],
+        "model": model, "source": Path(source).name, "threads": torch.get_num_threads(), "n": built["options_built"],
         "weights": weights, "options": " ".join(map(str, OPTIONS)), "seconds": built["seconds"],
         "process_seconds": ran.seconds, "processor_seconds": processor,
         "option_weights_per_second": rate,
@@ -62,6 +63,7 @@ def run(model: str = "sdxl", scratch: str | None = None) -> dict[str, Any]:
         "checkpoint_gb": full_bytes(structure) / 1e9, "store_gb": found / 1e9,
         "promised_gb": promised_bytes(structure) / 1e9,
         "extrapolated_minutes": extrapolated(rate),
+        "extrapolated_processor_minutes": extrapolated(built["weights"] / max(processor, 1e-9)),
         "goal": f"SDXL in {GOAL_SECONDS / 60:.0f} minutes under {GOAL_BYTES / 2**30:.0f} GiB",
     }
 

@@ -1,7 +1,8 @@
 """`switch`: moving recipes at full size: one slider, all layers between 4 and 3 bits, and everything back.
 
 Without weights here the model is a random twin of its full size. The store is built first (a process of its own,
-kept in the scratch folder); the model is opened in the checkpoint's precision. Peak memory is that of the process.
+kept in the scratch folder); the model is opened in the checkpoint's precision. Peak memory is
+that of the process, pages of mapped files counted; `own_gib` is what it holds alone after the moves.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.bench.machine import median
-from engine.bench.process import engine_command, peak_memory, run_process
+from engine.bench.process import engine_command, memory_of, peak_memory, run_process
 from engine.bench.scratch import measured_source, scratch_dir
 from engine.core.errors import EngineError
 from engine.core.recipe import Recipe, uniform
@@ -42,11 +43,12 @@ def run(model: str = "sdxl", rounds: int = 3, scratch: str | None = None) -> dic
     opened = time.perf_counter() - start
     try:
         figures = moves(live, rounds)
+        own = memory_of("self").get("RssAnon", 0) / 2**30
     finally:
         live.close()
     return {
-        "model": model, "source": source, "dtype": dtype, "threads": torch.get_num_threads(), "n": rounds,
-        "opening_s": opened, **figures, "peak_gib": peak_memory() / 2**30,
+        "model": model, "source": Path(source).name, "dtype": dtype, "threads": torch.get_num_threads(), "n": rounds,
+        "opening_s": opened, **figures, "peak_gib": peak_memory() / 2**30, "own_gib": own,
         "checkpoint_gib": sum(p.stat().st_size for p in Path(source).rglob("*.safetensors")) / 2**30
         if Path(source).is_dir() else 0.0,
         "ratio": figures["all_4_to_3_s"] / figures["block_s"], "peer": "moving every layer, against the one block",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--size", metavar="SIZE", help="of the quantizable layers: 3MB, 1.2GB, or 40%%")
     budget.add_argument("--fits", metavar="SIZE", help="the whole pipeline in so much memory, such as 8GB: text "
                         "encoders, autoencoder and --working are taken off")
-    parser.add_argument("--working", metavar="SIZE", default="0GB",
-                        help="memory that computing needs beside the weights (activations), with --fits (default: 0GB)")
+    parser.add_argument("--working", metavar="SIZE", help="memory that computing needs beside the weights, with --fits "
+                        "(default: the activations of one picture, counted without weights)")
     parser.add_argument("--method", default="knapsack", choices=sorted(ALLOCATORS))
     parser.add_argument("--provider", metavar="P", help="whose scores: a name, or a scores file "
                         f"(default: the first found of {', '.join(PREFERRED)})")
@@ -96,10 +97,22 @@ def _budget(args: argparse.Namespace, structure: Any) -> int:
     from engine.core.sizes import full_bytes
 
     if args.fits:
-        return layers_budget(memory_size(args.fits), structure, memory_size(args.working))
+        working = memory_size(args.working) if args.working else _working(args.model, structure)
+        return layers_budget(memory_size(args.fits), structure, working)
     if not args.size and args.bits is None:
         return full_bytes(structure)
     return parse_budget(args.size, structure) if args.size else bits_budget(args.bits, structure)
+
+
+def _working(model: str, structure: Any) -> int:
+    """Bytes of activations at the model's own size; said on stderr, with what is not in it."""
+    from engine.models.working import working_memory
+
+    found = working_memory(model, precision_bits=structure.precision_bits)
+    decoder = f"{found.decoder / 1e9:.2f} GB" if found.decoder else "not counted (its configuration is not here)"
+    print(f"Activations of one picture: denoiser with guidance {found.denoiser / 1e9:.2f} GB, decoding {decoder}.",
+          file=sys.stderr)
+    return found.peak
 
 
 def _scores(structure: Any, wanted: str | None, method: str) -> Any:

@@ -105,7 +105,7 @@ def _followed(steps: Any, args: argparse.Namespace) -> Any:
     from engine.analysis.training import Epoch
     from engine.analysis.trials import FOLDS
 
-    networks = max(1, sum(kind != KINDS[0] for kind in args.kinds))
+    networks = sum(kind != KINDS[0] for kind in args.kinds)
     fold, before, last = 0, 0, 0
     with tqdm(desc="fitting", unit="epoch", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
         for step in steps:
@@ -118,7 +118,7 @@ def _followed(steps: Any, args: argparse.Namespace) -> Any:
                 bar.set_postfix_str(f"fold {step.fold + 1}, validation {step.validation:.3f}")
             else:
                 fold, before, last = step.number - 1, 0, 0
-                told(args.progress, "fold", done=fold, total=FOLDS)
+                told(args.progress, "fold", done=fold if networks else step.number, total=FOLDS)
             bar.update()
     raise AssertionError("a fit ends with its predictor")
 

@@ -31,13 +31,13 @@ def agreements(structure: Structure, scores: Sequence[Scores], found: Mapping[st
     """
     controls = [found[name] for name in ("weight-error",) if name in found]
     scores = [s for s in scores if s.about.get("kind") != ANCHORED]
+    truths = [s for s in found.values() if s.provider.startswith("measured") and s.unit == IMAGE_MSE]
     answer: list[dict[str, object]] = []
-    for truth in found.values():
-        if not truth.provider.startswith("measured") or truth.unit != IMAGE_MSE:
-            continue
+    for truth in truths:
+        others = [s for s in truths if s is not truth]  # how far one measurement agrees with another
         for option in sorted({o for row in truth.layers.values() for o in row}):
             for level in (LAYERS, BLOCKS):
-                rows = _rows(structure, [*scores, *controls], truth, option, level, seed)
+                rows = _rows(structure, [*scores, *controls, *others], truth, option, level, seed)
                 if rows:
                     answer.append({"measured": truth.provider, "option": option, "level": level, "rows": rows})
     return answer

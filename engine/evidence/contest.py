@@ -1,10 +1,16 @@
-"""The contenders: for every byte budget our recipe, every baseline's, and the uniform ones, over the same options."""
+"""The contenders: for every byte budget our recipes, every baseline's, and the uniform ones, over the same options.
+
+Ours are several candidates around the predicted optimum, of which calibration images choose one, as they choose the
+best random draw: recipes of nearly equal prediction differ by more than the prediction can tell.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+
+import numpy as np
 
 from engine.advisor import Advisor
 from engine.allocate.allocation import Allocation
@@ -19,7 +25,9 @@ from engine.core.errors import InputError
 from engine.core.graph import Structure
 from engine.core.recipe import Recipe, uniform
 from engine.core.record import Scores
+from engine.core.seeds import derive
 from engine.core.sizes import recipe_bytes
+from engine.evidence.near import shaken
 from engine.providers.table import damage_table
 
 OURS = "ours"
@@ -29,6 +37,9 @@ EQUAL = ("uaq-3", "kmeans_a-3", "uaq-4", "kmeans_a-4")
 BITS = (3.25, 3.5, 4.0)
 LOW = (2.75, 3.0)
 DRAWS = 8
+CANDIDATES = 8  # of ours
+SHAKE = 0.3  # deviation of the log damages of all but the first
+MEASURED = "measured"
 MIDDLING = (3, 4)  # bits
 
 
@@ -51,7 +62,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recipe in the contest; a budget's `UNIFORM` and `RANDOM` entries are several, of which the best counts.
+    """One recipe in the contest; a budget's `OURS`, `UNIFORM` and `RANDOM` entries are several, of which one counts.
 
     Attributes:
         budget: its name.
@@ -103,6 +114,7 @@ def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry]:
         blind = layer_problem(structure, blind_scores(structure), budget.bytes, limits)
     except InputError:
         return
+    yield from _ours(sources, budget, limits, seed)
     for name, make in _makers(sources, limits).items():
         try:
             found = make(budget.bytes)
@@ -115,6 +127,21 @@ def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry]:
             yield Entry(budget.name, UNIFORM, found.recipe, found.bytes, option)
     for number, found in enumerate(random_recipes(_drawn_from(structure, budget, limits), DRAWS, seed)):
         yield Entry(budget.name, RANDOM, found.recipe, found.bytes, f"draw {number + 1} of {DRAWS}")
+
+
+def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterator[Entry]:
+    """The recipe of the predictor's table, that of the layers measured alone (where they were, since what the
+    predictor adds to them is doubtful at some budgets), and recipes of the table shaken."""
+    advisor = sources.advisor
+    tables = [("predicted optimum", advisor.scores)]
+    if MEASURED in sources.found:
+        tables.append(("layers measured alone", _completed(advisor.structure, sources.found, MEASURED)))
+    for number in range(CANDIDATES - len(tables)):
+        rng = np.random.default_rng(derive("contest", budget.name, seed, number))
+        tables.append((f"shaken {number + 1}", shaken(advisor.scores, SHAKE, rng)))
+    for note, scores in tables:
+        found = knapsack(layer_problem(advisor.structure, scores, budget.bytes, limits))
+        yield Entry(budget.name, OURS, found.recipe, found.bytes, note)
 
 
 def _drawn_from(structure: Structure, budget: Budget, limits: Limits) -> Problem:
@@ -136,13 +163,12 @@ def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Alloc
         return lambda size: layer_problem(structure, scores, size, limits)
 
     makers: dict[str, Callable[[int], Allocation]] = {
-        OURS: lambda size: knapsack(by(advisor.scores)(size)),
         "size-only": lambda size: allocate(by(blind_scores(structure))(size), "size-only"),
     }
     known = {name: _completed(structure, sources.found, name) for name in sources.found}
-    if "measured" in known:
-        makers["measured-greedy"] = lambda size: allocate(by(known["measured"])(size), "measured-greedy")
-        makers["measured, knapsack"] = lambda size: knapsack(by(known["measured"])(size))
+    if MEASURED in known:
+        makers["measured-greedy"] = lambda size: allocate(by(known[MEASURED])(size), "measured-greedy")
+        makers["measured, knapsack"] = lambda size: knapsack(by(known[MEASURED])(size))
     if "cumulative" in known:
         makers["threshold"] = lambda size: allocate(
             layer_problem(structure, known["cumulative"], size, Limits()), "threshold")

@@ -14,7 +14,7 @@ from engine.core.option import Option, parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
 from engine.evidence.agreement import BLOCKS, at_option
-from engine.evidence.contest import DRAWS, RANDOM, Budget, Entry, Sources, budgets, entries
+from engine.evidence.contest import CANDIDATES, DRAWS, OURS, RANDOM, Budget, Entry, Sources, budgets, entries
 from engine.evidence.gauge import FULL, Gauge, Setting
 from engine.evidence.scale import Places, Scale, Stage
 from engine.evidence.studied import Studied
@@ -27,6 +27,7 @@ from engine.providers.progress import Progress
 
 PAPER = tuple(Option(m, b) for m in ("uaq", "kmeans_c", "kmeans_a") for b in (3, 4))
 SWITCHED_AT = "uaq-3"
+JUDGED = (OURS, RANDOM)  # of several recipes one is chosen by calibration images
 
 
 def signal(model: Model, studied: Studied, places: Places, scale: Scale) -> Stage:
@@ -69,16 +70,17 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
     sizes = budgets(studied.structure)
     contenders = yield from _contenders(studied, places, predictor, known, sizes)
     judged = Gauge(model, places.file(studied, "judged.jsonl"), Setting("calibration", scale.judged, scale.steps))
-    drawn = [e for e in contenders if e.contender == RANDOM]
-    yield from judged.measure([e.recipe for e in drawn], "random draws")
-    best = {b.name: max((e for e in drawn if e.budget == b.name), default=None,
-                        key=lambda e: label_of(judged[e.recipe])) for b in sizes}
-    kept = [e for e in contenders if e.contender != RANDOM or e is best[e.budget]]
+    drawn = [e for e in contenders if e.contender in JUDGED]
+    yield from judged.measure([e.recipe for e in drawn], "candidates and random draws")
+    best = {(b.name, name): max((e for e in drawn if (e.budget, e.contender) == (b.name, name)), default=None,
+                                key=lambda e: label_of(judged[e.recipe])) for b in sizes for name in JUDGED}
+    kept = [e for e in contenders if e.contender not in JUDGED or e is best[e.budget, e.contender]]
     final = Gauge(model, places.file(studied, "final.jsonl"), Setting("final", scale.images, scale.steps,
                                                                       with_floor=True))
     yield from final.measure([e.recipe for e in kept], "final comparisons")
     recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
-    return {"images": scale.images, "draws": DRAWS, "choices": [x.name for x in studied.structure.choices],
+    return {"images": scale.images, "judged": scale.judged, "candidates": CANDIDATES, "draws": DRAWS,
+            "choices": [x.name for x in studied.structure.choices],
             "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
             "evaluations": _evaluations(studied, known)}

@@ -16,6 +16,7 @@ import numpy as np
 from engine.advisor import Advisor
 from engine.allocate.path import lagrangian
 from engine.allocate.problem import Limits, layer_problem
+from engine.core.record import Scores
 from engine.core.seeds import derive
 from engine.evidence.studied import NEAR
 from engine.live.cancel import Cancel
@@ -42,12 +43,18 @@ def near_draws(advisor: Advisor, count: int, round_number: int, seed: int = 0) -
     draws = []
     for number in range(count):
         rng = np.random.default_rng(derive(NEAR, round_number, seed, number))
-        shaken = {name: {option: damage * float(np.exp(SHAKE * rng.normal())) for option, damage in row.items()}
-                  for name, row in advisor.scores.layers.items()}
+        scores = shaken(advisor.scores, SHAKE, rng)
         budget = int(rng.uniform(LOW_BITS, HIGH_BITS) * weights / 8)
-        problem = layer_problem(structure, replace(advisor.scores, layers=shaken), budget, limits)
+        problem = layer_problem(structure, scores, budget, limits)
         draws.append(Draw(f"{NEAR}:{round_number}", seed, number, LAYER, dict(lagrangian(problem).recipe.options)))
     return draws
+
+
+def shaken(scores: Scores, deviation: float, rng: np.random.Generator) -> Scores:
+    """The same scores, every damage times a log-normal factor of this deviation."""
+    return replace(scores, layers={
+        name: {option: damage * float(np.exp(deviation * rng.normal())) for option, damage in row.items()}
+        for name, row in scores.layers.items()})
 
 
 def measure_near(db: str | Path, source: str, draws: list[Draw], cancel: Cancel | None = None) -> Iterator[Record]:

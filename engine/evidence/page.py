@@ -79,7 +79,7 @@ def _predictor(found: Mapping[str, Any]) -> str:
         above = all(c is None or best["spearman_in_bins"] > c for c in controls)
         lines.append(f"Above {', '.join(CONTROLS)} there: {'yes' if above else '**no**'}.")
         lines.append(_network_sentence(figures))
-    return "\n\n".join(lines)
+    return "\n\n".join(line for line in lines if line)
 
 
 def _network_sentence(figures: Mapping[str, Any]) -> str:
@@ -118,7 +118,9 @@ def _agreement(found: Mapping[str, Any]) -> str:
     if not found["agreement"]:
         return ""
     lines = ["### Agreement with measured damage\n\nSpearman between a score and the damage measured by quantizing one "
-             "layer or block alone. Scores that started from these measurements are left out."]
+             "layer or block alone. Scores that started from these measurements are left out; those around full "
+             "precision and around a uniform recipe are also compared with each other: more than that cannot be "
+             "expected of any score."]
     for group in found["agreement"]:
         ranked = sorted(group["rows"], key=lambda r: -r["spearman"])
         rows = [(r["name"], f"{r['spearman']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", r["n"]) for r in ranked]
@@ -148,8 +150,10 @@ def _switching(found: Mapping[str, Any]) -> str:
 def _contest(found: Mapping[str, Any]) -> str:
     contest = found["contest"]
     lines = [f"### Final comparisons\n\n{contest['images']} unseen images. Difference: ours less theirs, PSNR in dB on "
-             f"the same images. Random is the best of {contest['draws']} by calibration images; uniform is the best "
-             f"that fits, chosen on the final images. Floor of the distances (full precision on other seeds): "
+             f"the same images. Ours is one of {contest['candidates']} candidates: the predicted optimum, that of "
+             f"layers measured alone, and optima of the predictor's table shaken; like the best of {contest['draws']} "
+             f"random recipes it is chosen by {contest['judged']} calibration images. Uniform is the best that fits, "
+             f"chosen on the final images. Floor of the distances (full precision on other seeds): "
              + ", ".join(f"{m['name']} {m['value']:.4g}" for m in contest["floor"]) + "."]
     for budget in contest["budgets"]:
         lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB)", _standing(budget["rows"])]
@@ -165,8 +169,8 @@ def _standing(rows: Sequence[Mapping[str, Any]]) -> str:
     for r in ranked:
         mean, low, high = r["difference"]
         against = "" if r["contender"] == "ours" else f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-        note = f" ({r['note']})" if r["contender"] in ("uniform",) else ""
-        cells.append((f"**{r['contender']}**" if r["contender"] == "ours" else r["contender"] + note,
+        note = f" ({r['note']})" if r["contender"] in ("ours", "uniform") else ""
+        cells.append((("**ours**" if r["contender"] == "ours" else r["contender"]) + note,
                       f"{r['bytes'] / 1e6:.3f}", *(_interval(r["metrics"].get(name)) for name in shown), against))
     return table(("", "MB", *shown, "ours less theirs"), cells)
 

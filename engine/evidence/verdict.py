@@ -21,8 +21,8 @@ def verdicts(budgets: Sequence[Budget], entries: Sequence[Entry], final: Mapping
     Args:
         budgets, entries: the contest.
         final: recipe hash -> what was measured on the final images.
-        judged: the same on calibration images, by which the best random draw is chosen; the best uniform recipe that
-            fits is chosen on the final images themselves, which favours it.
+        judged: the same on calibration images, by which our candidate and the best random draw are chosen; the best
+            uniform recipe that fits is chosen on the final images themselves, which favours it.
 
     Returns:
         [{"budget", "group", "bytes", "rows": [{"contender", "note", "bytes", "recipe", "metrics", "difference",
@@ -65,6 +65,7 @@ def _best_of_each(entries: Sequence[Entry], final: Mapping[str, Result],
     """Contender -> its one entry."""
     by: dict[str, Callable[[Entry], float]] = {
         UNIFORM: lambda e: label_of(final[e.recipe.hash]), RANDOM: lambda e: label_of(judged[e.recipe.hash]),
+        OURS: lambda e: label_of(judged[e.recipe.hash]),
     }
     found: dict[str, Entry] = {}
     for name in dict.fromkeys(e.contender for e in entries):

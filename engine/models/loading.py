@@ -110,9 +110,9 @@ def pipeline_class(name: str) -> Any:
     Raises:
         ModelError: see `check_pipeline_class`.
     """
-    from diffusers import DiffusionPipeline
-
     cls = component_class("diffusers", name)
+    with quiet():
+        from diffusers import DiffusionPipeline
     if not issubclass(cls, DiffusionPipeline):
         raise ModelError(f"{name} is no pipeline of diffusers; name a directory made by a pipeline's save_pretrained.")
     check_pipeline_class(cls)

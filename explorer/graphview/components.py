@@ -227,6 +227,7 @@ class BudgetPane(_Json):
     """The budget slider with its choice of allocator and scores; while it moves, the BlockGraph shows the best recipe.
 
     plan: JSON of `explorer.decide.Decider.plan` for the open model and the chosen scores, "" until there is one.
+    chart: the element id of the chart beside it.
     value: {allocator, provider} and what the event is about: `budget` (bytes) or `text` (as typed), or `point`.
     events: `decide` (the slider was let go, or a budget typed), `choose` (another allocator or other scores), `point`
         (a point of the chart beside it was clicked; `point` is its customdata).
@@ -234,15 +235,20 @@ class BudgetPane(_Json):
 
     MOUNT = "/* 'decide' 'choose' 'point' */ QS.mountDecide(element, {props, trigger, watch});"
 
-    def __init__(self, *, plan: str = "", group: str = "main", **props: Any) -> None:
-        super().__init__(None, plan=plan, group=group, **props)
+    def __init__(self, *, plan: str = "", chart: str = "", group: str = "main", **props: Any) -> None:
+        super().__init__(None, plan=plan, chart=chart, group=group, **props)
 
 
 class JobBar(_Json):
     """Where long work stands: words, a bar with the time left, and a button that cancels it.
 
-    value: {running, text, done, total, left: text, error: text|None, said: text|None, rev}.
-    events: `cancel`; `done` (it was running when last seen, and is no longer).
+    value: {running, text, done, total, left: text, error: text|None}.
+    events: `cancel`; `done` (it was running when last seen, and is no longer); `point` (a point of the chart named by
+        `chart` was clicked; value.point is its customdata).
+    props: chart, the element id of a chart on the same tab.
     """
 
-    MOUNT = "/* 'cancel' 'done' */ QS.mountJobBar(element, {props, trigger, watch});"
+    MOUNT = "/* 'cancel' 'done' 'point' */ QS.mountJobBar(element, {props, trigger, watch});"
+
+    def __init__(self, value: Mapping[str, Any] | None = None, *, chart: str = "", **props: Any) -> None:
+        super().__init__(value, chart=chart, **props)

@@ -45,7 +45,7 @@ def build() -> StudyPanel:
         file = gr.Dropdown([], label="Study file (or type a path)", allow_custom_value=True,
                            elem_id="study-file")
         about = gr.Markdown(elem_id="study-about", elem_classes="qs-quiet")
-        bar = JobBar(elem_id="study-bar")
+        bar = JobBar(chart=CHART, elem_id="study-bar")
         with gr.Group(elem_id="study-form"):
             with gr.Row(equal_height=True):
                 preset = gr.Dropdown(PRESETS, value=PRESETS[0][1], label="Random recipes", elem_id="study-preset",

@@ -47,6 +47,6 @@ def test_sliding_shows_the_engines_recipes_and_release_makes_one_version(page: A
     page.wait_for_selector("#decide-said:has-text('too small')", timeout=WAIT_MS)
     page.click("#undo")
     page.wait_for_function("() => document.querySelector('#undo').disabled", timeout=WAIT_MS)
-    page.evaluate("QS.onPoint('u:uaq-3')")
+    page.evaluate("document.querySelector('#decide .qs-root').qs.point('u:uaq-3')")
     page.wait_for_function("() => document.querySelector('#graph .qs-totals').innerText.startsWith('3.10')",
                            timeout=WAIT_MS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,25 @@ def test_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lines_that_are_no_objects_are_text() -> None:
     assert parsed('{"event": "done"}') == {"event": "done"}
     assert parsed("{not json") is None and parsed("[1]") is None and parsed("plain") is None
+
+
+@pytest.mark.parametrize("kinds", [["damage"], ["damage", "gnn", "guided"]])
+def test_a_fit_says_how_far_it_is(kinds: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    import argparse
+
+    from engine.analysis.fitting import Fold
+    from engine.analysis.training import Epoch
+    from engine.cli.fit import _followed
+
+    def steps() -> Iterator[Fold | Epoch]:
+        for fold in range(5):
+            yield Fold(fold + 1, 5)
+            for _ in kinds[1:]:
+                yield from (Epoch(fold, number, 60, 1.0, 1.0, True) for number in range(1, 31))
+
+    with pytest.raises(AssertionError, match="ends with its predictor"):
+        _followed(steps(), argparse.Namespace(progress=True, kinds=kinds))
+    done = [parsed(line) or {} for line in capsys.readouterr().err.splitlines()]
+    shares = [row["done"] / row["total"] for row in done]
+    assert shares == sorted(shares) and shares[-1] <= 1.0
+    assert shares[-1] == 1.0 if len(kinds) == 1 else shares[-1] > 0.9

@@ -59,3 +59,8 @@ def test_without_the_package_one_sentence(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setitem(sys.modules, "webview", None)
     assert main(["emoji-unet", "--desktop"]) == 2
     assert "pip install pywebview" in capsys.readouterr().err
+
+
+def test_a_cpu_is_not_offloaded_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--offload", "--no-browser"]) == 2
+    assert "name one with --device cuda" in capsys.readouterr().err

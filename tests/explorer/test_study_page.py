@@ -32,6 +32,12 @@ def test_a_study_is_begun_watched_and_its_trials_load(page: Any, served: str, tm
     page.wait_for_selector("#study-about:has-text('3 trials')", timeout=WAIT_MS)
     page.wait_for_selector("#study-chart .js-plotly-plot", timeout=WAIT_MS)
     before = page.inner_text("#graph .qs-totals")
-    page.evaluate("QS.onPoint('t:mine:1')")
+    page.locator("#study-chart").scroll_into_view_if_needed()
+    dot = page.locator("#study-chart .scatterlayer path.point").first.bounding_box()
+    page.mouse.move(dot["x"] + dot["width"] / 2, dot["y"] + dot["height"] / 2, steps=3)
+    page.wait_for_function("() => document.querySelector('#study-chart .js-plotly-plot').qsListens", timeout=WAIT_MS)
+    page.wait_for_selector("#study-chart .hoverlayer .hovertext", timeout=WAIT_MS)
+    page.mouse.down()
+    page.mouse.up()
     page.wait_for_function("(old) => document.querySelector('#graph .qs-totals').innerText !== old", arg=before,
                            timeout=WAIT_MS)

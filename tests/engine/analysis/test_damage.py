@@ -9,7 +9,7 @@ import pytest
 
 from engine.analysis.controls import CONTROLS, fit_bits, fit_error, log_error
 from engine.analysis.damage import curved
-from engine.analysis.damage_fit import Posterior, Prior, fit_member, fit_with
+from engine.analysis.damage_fit import Posterior, Prior, _terms, fit_expected, fit_member, fit_with
 from engine.analysis.planted import Truth, measure
 from engine.analysis.ranking import spearman, spearman_in_bins
 from engine.analysis.ridge import fit_additive, fit_ridge, one_hot
@@ -47,6 +47,48 @@ def test_gradient_of_the_posterior(table: TrialTable) -> None:
         numeric = (posterior(at + step * toward)[0] - posterior(at - step * toward)[0]) / (2 * step)
         assert gradient @ toward == pytest.approx(numeric, rel=1e-4, abs=1e-3)
     assert np.isfinite(value)
+
+
+def test_variance_is_the_posteriors(tiny: TrialTable) -> None:
+    """Against the inverse of the whole Gauss-Newton Hessian, made by finite differences."""
+    y = (tiny.target - tiny.target.mean()) / tiny.target.std()
+    prior = Prior(noise=0.3, detail=0.4)
+    posterior = Posterior(tiny.subject, tiny.picks, y, prior)
+    at = posterior.start()
+    at[:-3] += 0.3 * np.random.default_rng(0).normal(size=len(at) - 3)
+    columns = []
+    for i in range(len(at) - 3):  # the residuals are the only place where labels enter: differentiate by them
+        step = np.zeros(len(at))
+        step[i] = 1e-5
+        columns.append((values(posterior, at + step, tiny) - values(posterior, at - step, tiny)) / 2e-5)
+    jacobian = np.stack(columns, 1)
+    covariance = np.linalg.inv(np.eye(len(at) - 3) + jacobian.T @ jacobian / prior.noise**2)
+    held = np.unique(tiny.picks + np.arange(tiny.picks.shape[1]) * len(tiny.subject.space.options))
+    terms = _terms(tiny.subject, held, prior).toarray()
+    expected = np.einsum("ij,jk,ik->i", terms, covariance, terms).reshape(tiny.subject.space.offered.shape)
+    seen = np.zeros(expected.shape, bool)
+    np.put_along_axis(seen, tiny.picks.T, True, 1)
+    found = posterior.variance(at)
+    assert found[seen] == pytest.approx(expected[seen], rel=1e-3)
+    assert found[~seen] == pytest.approx(expected[~seen] + prior.detail**2, rel=1e-3)
+
+
+def values(posterior: Posterior, at: np.ndarray, table: TrialTable) -> np.ndarray:
+    """Predictions of the standardised target, the curve's own centring included."""
+    damage, (offset, slope, exponent) = posterior.table(at)
+    log = np.log(damage[np.arange(table.picks.shape[1]), table.picks].sum(-1))
+    return offset - slope * curved(log - log.mean(), exponent)[0]
+
+
+def test_expected_damages_charge_for_doubt(table: TrialTable) -> None:
+    probable, expected = fit_with(table, Prior()), fit_expected(table, Prior())
+    offered = table.subject.space.offered & (probable.damage > 0)
+    ratio = expected.damage / np.where(offered, probable.damage, 1.0)
+    seen = np.zeros(offered.shape, bool)
+    np.put_along_axis(seen, table.picks.T, True, 1)
+    assert ratio[offered & ~seen].mean() > ratio[offered & seen].mean()
+    assert np.abs(expected.predict(table.picks) - table.target).mean() < 2 * np.abs(
+        probable.predict(table.picks) - table.target).mean()
 
 
 def test_planted_damage_is_recovered(table: TrialTable, truth: Truth) -> None:

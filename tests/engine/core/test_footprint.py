@@ -52,11 +52,11 @@ def test_budgets_that_leave_room_for_the_rest() -> None:
         return _budget(parser.parse_args(["allocate", "m", *words]), made)
 
     room = rest + full_bytes(made) // 2
-    assert budget("--fits", f"{room}b") == full_bytes(made) // 2
+    assert budget("--fits", f"{room}b", "--working", "0b") == full_bytes(made) // 2
     assert budget("--fits", f"{room}b", "--working", "1kb") == full_bytes(made) // 2 - 1000
-    assert budget("--fits", "80GB") == full_bytes(made), "never more than full precision"
+    assert budget("--fits", "80GB", "--working", "0GB") == full_bytes(made), "never more than full precision"
     with pytest.raises(InputError, match="rest of the pipeline alone needs"):
-        budget("--fits", "3GB")
+        budget("--fits", "3GB", "--working", "0GB")
     for text in ("8", "many", "8 elephants", "50%"):
         with pytest.raises(InputError, match="no amount of memory"):
-            budget("--fits", text)
+            budget("--fits", "8GB", "--working", text)

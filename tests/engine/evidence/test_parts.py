@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.advisor import Advisor
+from engine.analysis.fitting import fit_predictor, fitted
 from engine.analysis.planted import Plan, Truth, measure, plant
 from engine.analysis.predictor import Kind
 from engine.analysis.trials import TrialTable, subject_of, trial_table
@@ -15,7 +17,7 @@ from engine.core.option import FP16, Option
 from engine.core.record import Scores
 from engine.core.sizes import recipe_bytes
 from engine.evidence.agreement import agreements, at_option
-from engine.evidence.contest import EQUAL, budgets
+from engine.evidence.contest import CANDIDATES, EQUAL, OURS, Budget, Sources, budgets, entries
 from engine.evidence.learning import learning_curve
 from engine.evidence.switching import curve, orders, recipes_of
 from engine.evidence.verdict import judge
@@ -93,6 +95,25 @@ def test_budgets_are_those_of_the_uniform_recipes(truth: Truth) -> None:
         option = Option(budget.option.split("-")[0], int(budget.option[-1]))
         assert budget.bytes == recipe_bytes(truth.structure, {n.name: option for n in truth.structure.choices})
     assert [b.option for b in found if b.option] == list(EQUAL)
+
+
+def test_our_candidates_fit_and_differ(truth: Truth, table: TrialTable) -> None:
+    advisor = Advisor(fitted(fit_predictor(table, kinds=[Kind.DAMAGE])))
+    measured = Scores("measured", truth.structure.identity, IMAGE_MSE, truth.damage)
+    budget = budgets(truth.structure)[0]
+    sources = Sources(advisor, {"measured": measured, "weight-error": truth.errors})
+    found = [e for e in entries(sources, budget) if e.contender == OURS]
+    assert len(found) == CANDIDATES
+    assert [e.note for e in found[:2]] == ["predicted optimum", "layers measured alone"]
+    assert all(e.bytes <= budget.bytes for e in found)
+    assert len({e.recipe.hash for e in found}) > CANDIDATES / 2
+    again = [e for e in entries(sources, budget) if e.contender == OURS]
+    assert [e.recipe.hash for e in again] == [e.recipe.hash for e in found]
+    # What is shaken a little stays good: no candidate is as bad as choosing by size alone.
+    blind = next(e for e in entries(sources, budget) if e.contender == "size-only")
+    assert min(truth.psnr(dict(e.recipe.options)) for e in found) > truth.psnr(dict(blind.recipe.options))
+    tiny = Budget("nothing", "low", 10)
+    assert not list(entries(sources, tiny))
 
 
 def test_more_trials_teach_more_and_finished_sizes_are_kept(table: TrialTable, tmp_path: Path) -> None:
