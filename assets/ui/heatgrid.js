@@ -187,6 +187,15 @@
       value = { ...value, ...(next || {}) };
       show();
     };
+    // Which labels fit depends on the width, and a tab that was hidden had none.
+    let width = 0;
+    new ResizeObserver(
+      QS.framed(() => {
+        if (Math.abs(stage.clientWidth - width) < 2) return;
+        width = stage.clientWidth;
+        show();
+      }),
+    ).observe(stage);
     watch("value", () => take(props.value));
     take(props.value);
     host.dataset.ready = "1";

@@ -38,7 +38,7 @@ BITS = (3.25, 3.5, 4.0)
 LOW = (2.75, 3.0)
 DRAWS = 8
 CANDIDATES = 8  # of ours
-SHAKE = 0.3  # deviation of the log damages of all but the first
+SHAKE = 0.12  # deviation of the log damages of those that are shaken
 MEASURED = "measured"
 MIDDLING = (3, 4)  # bits
 

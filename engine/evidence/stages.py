@@ -25,7 +25,7 @@ from engine.evidence.learning import learning_curve
 from engine.evidence.scale import Found, Places, Scale, Stage
 from engine.evidence.studied import DEFAULT_FORMULA, Studied, read_studied
 from engine.live.model import open_model
-from engine.providers.files import find_scores, load_scores, save_scores, scores_path
+from engine.providers.files import find_scores, save_scores, scores_path
 from engine.providers.progress import Progress
 from engine.study.summary import summary
 
@@ -82,7 +82,7 @@ def _learned(studied: Studied, places: Places, scale: Scale) -> Stage:
     known = _loaded(stem, studied)
     folder = places.assets / "scores"
     if known is not None:
-        lying = [load_scores(p) for p in sorted(folder.glob(f"{stem.name}.*.json"))]
+        lying = find_scores(studied.structure, [folder]).values()
         own = sorted((s for s in lying if s.about.get("digest") == studied.digest), key=lambda s: s.provider)
         if own:
             return known, own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,17 @@ def check_scores(scores: Scores, structure: Structure) -> None:
                          f"{unknown[0][:80]!r}).")
 
 
-def find_scores(structure: Structure) -> dict[str, Scores]:
-    """provider -> scores of this model, from the user's cache and, where that has none, from those shipped.
+def find_scores(structure: Structure, folders: Sequence[Path] | None = None) -> dict[str, Scores]:
+    """provider -> scores of this model, from the first folder that has them.
 
-    Files that are damaged or of another identity are passed over.
+    Files that are damaged, hold something else or are of another identity are passed over.
+
+    Args:
+        structure: the model.
+        folders: where to look; None = the user's cache, then what is shipped.
     """
     found: dict[str, Scores] = {}
-    for path in _candidates(structure):
+    for path in _candidates(structure, folders):
         try:
             scores = load_scores(path)
             check_scores(scores, structure)
@@ -90,9 +94,9 @@ def find_scores(structure: Structure) -> dict[str, Scores]:
     return found
 
 
-def _candidates(structure: Structure) -> Iterator[Path]:
+def _candidates(structure: Structure, folders: Sequence[Path] | None) -> Iterator[Path]:
     digits = structure.identity[:IDENTITY_DIGITS]
-    for directory in (cache_dir() / "scores", assets_dir() / "scores"):
+    for directory in (cache_dir() / "scores", assets_dir() / "scores") if folders is None else folders:
         if digits and directory.is_dir():
             yield from sorted(directory.glob(f"*{digits}*.json"))
 

@@ -79,3 +79,9 @@ def test_scores_of_another_model_are_refused() -> None:
         check_scores(SCORES, structure(2))
     with pytest.raises(StudyError, match="does not have"):
         check_scores(replace(SCORES, layers={"nowhere": {}}), SHAPE)
+
+
+def test_a_file_of_something_else_beside_the_scores_is_passed_over(tmp_path: Path) -> None:
+    save_scores(scores_path(SHAPE, "measured", tmp_path), SCORES)
+    scores_path(SHAPE, "other", tmp_path).write_text('{"macs": {}}')
+    assert find_scores(SHAPE, [tmp_path]) == {"measured": SCORES}
