@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from engine.allocate.allocation import Allocation
@@ -57,10 +57,12 @@ class Decider:
     Attributes:
         structure: the model.
         scores: provider -> scores, as they were found.
+        working: bytes of activations while it runs, asked for where a budget names a card.
     """
 
     structure: Structure
     scores: Mapping[str, Scores]
+    working: Callable[[], int] = lambda: 0
     _tables: dict[str, Scores] = field(default_factory=dict)
     _problems: dict[tuple[str, tuple[tuple[str, Option], ...]], Problem] = field(default_factory=dict)
     _paths: dict[tuple[str, tuple[tuple[str, Option], ...]], Path] = field(default_factory=dict)
@@ -176,17 +178,18 @@ class Decider:
         return total
 
     def budget(self, text: object) -> int:
-        """Bytes of a typed budget: `3.5`, `3.5 bits`, `3 MB`, `40 %`, or `fits 8 GB` (the whole pipeline).
+        """Bytes of a typed budget: `3.5`, `3.5 bits`, `3 MB`, `40 %`, or `fits 8 GB` (the whole pipeline
+        and its activations).
 
         Raises:
-            InputError: it is none, or impossible; one sentence.
+            InputError, ModelError: it is none, or impossible; one sentence.
         """
         words = str(text or "").strip().replace(",", ".")
         fits = _FITS.fullmatch(words)
         if fits:
             scale = {"k": 1, "m": 2, "g": 3}[fits[2][0].lower()]
             room = float(fits[1]) * (1024 if "i" in fits[2].lower() else 1000) ** scale
-            return layers_budget(int(room), self.structure)
+            return layers_budget(int(room), self.structure, self.working())
         if re.fullmatch(r"\d+(\.\d*)?|\.\d+", words):
             return bits_budget(float(words), self.structure)
         return parse_budget(words, self.structure)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -55,7 +57,8 @@ class Deciding:
         model = self.wiring.handlers.context.model(name)
         found = self._deciders.get(name)
         if found is None or found.scores is not model.backend.scores:
-            self._deciders[name] = found = Decider(model.structure, model.backend.scores)
+            self._deciders[name] = found = Decider(model.structure, model.backend.scores,
+                                                            partial(peak_of, name, model.structure.precision_bits))
             while len(self._deciders) > MODELS_KEPT:
                 self._deciders.pop(next(iter(self._deciders)))
         return found
@@ -227,3 +230,15 @@ def refusal(error: EngineError) -> str:
     import html
 
     return f'<span class="qs-refused">{html.escape(sentence(error))}</span>'
+
+
+@functools.cache
+def peak_of(name: str, precision_bits: int) -> int:
+    """Bytes of activations of one picture with guidance, counted without weights.
+
+    Raises:
+        ModelError: its configuration is not here.
+    """
+    from engine.models.working import working_memory
+
+    return working_memory(name, precision_bits=precision_bits).peak

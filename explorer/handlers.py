@@ -22,10 +22,9 @@ from engine.core.presets import preset
 from engine.core.recipe import (
     SUFFIX,
     Recipe,
-    check,
-    load_recipe,
     recipe_to_json,
 )
+from engine.export.anyfile import read_any
 from explorer.backend import Compared, Facts, LiveBackend, Made, Progress, Region, Restored, prompt_lines, single
 from explorer.blockpanel import layer_histogram, selected_layers
 from explorer.choices import (
@@ -171,12 +170,13 @@ class Handlers:
         return edited(state, options, name)
 
     def file_loaded(self, state: ViewState, path: str | None) -> ViewState:
-        """A recipe file from the user's disk."""
+        """A recipe file from the user's disk: ours, or another tool's."""
         if not path:
             return state
         model = self.context.model(state.model)
-        recipe = load_recipe(path)
-        check(model.structure, recipe)
+        recipe, taken = read_any(model.structure, path)
+        for line in taken:
+            gr.Info(line)
         return edited(state, of_recipe(model.order, recipe), f"loaded {Path(path).name[:60]}")
 
     def _protected_layers(self, state: ViewState, model: OpenModel) -> set[str]:

@@ -41,7 +41,7 @@ def build(model: str) -> HeaderPanel:
             redo=gr.Button("Redo", elem_id="redo", size="sm", scale=0, min_width=64, interactive=False),
             save=gr.Button("Save recipe", elem_id="save", size="sm", scale=0, min_width=104),
             load=gr.UploadButton("Load recipe", elem_id="load", size="sm", scale=0, min_width=104,
-                                 file_types=[".json"]),
+                                 file_types=[".json", ".yaml", ".yml"]),
             theme=gr.Button("◐", elem_id="theme", size="sm", scale=0, min_width=36),
             help=gr.Button("?", elem_id="help", size="sm", scale=0, min_width=36),
         )
