@@ -29,8 +29,15 @@ MODEL = "emoji-unet"
 
 @pytest.fixture(scope="module")
 def decider() -> Decider:
+    """Of measured scores; what a predictor adds has tests of its own."""
     structure = read_structure(MODEL)
-    return Decider(structure, find_scores(structure))
+    found = find_scores(structure)
+    return Decider(structure, {k: v for k, v in found.items() if k.startswith(("measured", "weight-error"))})
+
+
+def test_the_shipped_predictor_is_what_decides_first() -> None:
+    structure = read_structure(MODEL)
+    assert Decider(structure, find_scores(structure)).provider() == "predictor"
 
 
 def test_the_shipped_scores_are_offered_and_every_allocator_that_has_what_it_needs(decider: Decider) -> None:

@@ -203,6 +203,8 @@ def test_structures_shipped_with_the_demo_models_are_current() -> None:
     directories = [d for row in MODELS.values() if (d := local_directory(row)) and (d / keeping.SHIPPED).is_file()]
     stale = [d for d in directories if keeping.read_shipped(d) is None]
     assert stale == [], "run engine.models.structure.ship_structure on them again"
+    names = [kept.model for d in directories if (kept := keeping.read_shipped(d))]
+    assert names and not any(Path(name).is_absolute() for name in names), "ship them from the root of the repository"
 
 
 def test_a_change_of_the_code_outdates_what_was_kept(saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
