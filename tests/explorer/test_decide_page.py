@@ -19,14 +19,15 @@ MODEL = "emoji-unet"
 def test_sliding_shows_the_engines_recipes_and_release_makes_one_version(page: Any, served: str) -> None:
     structure = read_structure(MODEL)
     decider = Decider(structure, find_scores(structure))
+    provider = decider.provider()
     page.goto(f"{served}?model={MODEL}")
     page.wait_for_function("() => new URL(location).searchParams.get('r')", timeout=WAIT_MS)
     page.get_by_role("tab", name="Decide").click()
-    page.wait_for_selector("#decide .qs-root[data-plan='measured']", timeout=WAIT_MS)
+    page.wait_for_selector(f"#decide .qs-root[data-plan='{provider}']", timeout=WAIT_MS)
     for bits in (2.2, 3.0, 3.37, 4.5, 7.9):
         budget = int(bits / structure.precision_bits * full_bytes(structure))
         found = page.evaluate("(b) => document.querySelector('#decide .qs-root').qs.current().at(b)", budget)
-        wanted = decider.path("measured", {}).at(budget)
+        wanted = decider.path(provider, {}).at(budget)
         assert found["bytes"] == wanted.bytes and found["damage"] == pytest.approx(wanted.cost, rel=1e-9)
         assert found["options"] == {n: str(o) for n, o in wanted.recipe.options.items()}
     page.locator("#decide [data-choose='allocator']").select_option(LIVE)
@@ -40,7 +41,7 @@ def test_sliding_shows_the_engines_recipes_and_release_makes_one_version(page: A
     page.mouse.up()
     page.wait_for_selector("#decide-said:has-text('bits per weight')", timeout=WAIT_MS)
     budget = int(float(page.locator("#decide .qs-budget").input_value()) / 16 * full_bytes(structure))
-    options = decider.solve("measured", LIVE, budget, {}).allocation.recipe.options
+    options = decider.solve(provider, LIVE, budget, {}).allocation.recipe.options
     assert page.locator("#graph .qs-totals b").first.inner_text() == f"{bits_per_weight(structure, options):.2f}"
     page.fill("#decide .qs-typed", "0.5 bits")
     page.keyboard.press("Enter")

@@ -47,7 +47,8 @@ def profiled(model: Model, plan: ProfilePlan = PLAN, **kwargs: Any) -> Profile:
     return found
 
 
-@pytest.mark.parametrize("name", ["sd1", "dit", "pixart-alpha", "flux", "ddpm"])
+@pytest.mark.parametrize("name", ["sd1", "dit", *(pytest.param(n, marks=pytest.mark.slow)
+                                                  for n in ("pixart-alpha", "flux", "ddpm"))])
 def test_every_family_is_profiled(tiny_model: Callable[[str], Model], name: str) -> None:
     model = tiny_model(name)
     found = orthogonality_of(profiled(model))

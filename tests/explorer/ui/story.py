@@ -3,10 +3,13 @@ and for the browser tests. Adds an event log that tests read from `/_events`."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -75,10 +78,13 @@ def build(name: str, log: list[dict[str, Any]]) -> gr.Blocks:
             start[layer.name] = parse_option("uaq-8")
     value = view_value(start, first_overlay(structure))
 
+    # As in the explorer: a value that is not newer than the last is not taken, so two answers never share a number.
+    revisions = itertools.count(1)
+
     def heard(event: str, v: dict[str, Any]) -> dict[str, Any]:
         kept = ("options", "selected", "protected", "expanded", "edit", "overlay")
         log.append({"event": event, "value": {k: v.get(k) for k in kept}})
-        return {**v, "rev": (v.get("rev") or 0) + 1}
+        return {**v, "rev": next(revisions)}
 
     def seen(event: str, v: dict[str, Any]) -> None:
         log.append({"event": event, "value": v})
@@ -86,7 +92,12 @@ def build(name: str, log: list[dict[str, Any]]) -> gr.Blocks:
     quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 
     def changed(button: gr.Button, change: dict[str, Any]) -> None:
-        button.click(lambda v: {**v, **change, "rev": v.get("rev", 0) + 1}, graph, graph, **quiet)
+        button.click(lambda v: {**v, **change, "rev": next(revisions)}, graph, graph, **quiet)
+
+    async def present() -> AsyncIterator[None]:
+        while True:  # with one event always pending the stream of answers never closes under another
+            await asyncio.sleep(60)
+            yield None
 
     with gr.Blocks(title="Quantscape components", analytics_enabled=False, fill_width=True) as page:
         with gr.Row(equal_height=False):
@@ -101,6 +112,7 @@ def build(name: str, log: list[dict[str, Any]]) -> gr.Blocks:
             step = gr.Button("Progress", elem_id="step", size="sm")
             fail = gr.Button("Error", elem_id="fail", size="sm")
         cells = ImageGrid(grid(), elem_id="grid")
+        page.load(present, None, None, show_progress="hidden")
         for event in ("release", "select", "protect", "expand", "ramp"):
             getattr(graph, event)(lambda v, event=event: heard(event, v), graph, graph, **quiet)
         for event in ("cancel", "pick", "region"):
