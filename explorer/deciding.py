@@ -17,7 +17,7 @@ from explorer.context import sentence
 from explorer.decide import ALLOCATOR_TITLES, DEFAULT_ALLOCATOR, Decider, pins_of
 from explorer.forecasts import Forecaster
 from explorer.insight import chosen_figure
-from explorer.panels.decide import CHART
+from explorer.panels.decide import CHART, PANE
 from explorer.pareto import (
     Series,
     allocated,
@@ -157,7 +157,7 @@ class Deciding:
 
     def drawing(self, state: ViewState | None, value: Mapping[str, Any]) -> Iterator[Update]:
         """The chart: the allocator's own line first, uniform recipes and trials with it, then the baselines."""
-        if state is None:
+        if state is None or not value.get("seen", True):
             return
         decider, provider, allocator, pinned = self.asked(state, value)
         key = self._key(state, provider, allocator, pinned)
@@ -178,8 +178,8 @@ class Deciding:
 
     def described(self, state: ViewState | None, value: Mapping[str, Any]) -> Update:
         """What the chart shows in words, and the options the recipe chose."""
-        if state is None:
-            return {self.panel.about: ""}
+        if state is None or not value.get("seen", True):
+            return {self.panel.about: gr.skip()}
         decider, provider, _, _ = self.asked(state, value)
         trials = measured_of(decider.structure) if decider.gauge(provider).metric else []
         text = "Click a point and its recipe loads; Undo takes it back."
@@ -203,21 +203,30 @@ class Deciding:
 
     # --- connections ---------------------------------------------------------------------------------------------
 
-    def connect(self, changed: Sequence[Any], opened: Sequence[Any], quiet: Mapping[str, Any]) -> None:
-        """Register the tab's events; `changed` are the page's edits once painted, `opened` the models once shown."""
+    def connect(self, changed: Sequence[Any], opened: Sequence[Any], pictured: Sequence[Any],
+                quiet: Mapping[str, Any]) -> None:
+        """Register the tab's events.
+
+        Args:
+            changed: the page's edits once painted.
+            opened: models once shown; the charts follow only where the tab is in sight, they cost seconds.
+            pictured: models once their first pictures are made, which the ensemble would delay.
+            quiet: arguments of every event.
+        """
         w, p, parts = self.wiring, self.panel, self.wiring.parts
         ask = [parts.state, p.pane]
         pictures: tuple[Any, ...] = ([parts.state, parts.views.against], parts.views.pane)
-        for event in (p.tab.select, p.pane.choose, *(e.then for e in opened)):
+        in_sight = f"(state, value) => [state, {{ ...value, seen: QS.seen('{PANE}') }}]"
+        for event, js in ((p.tab.select, None), (p.pane.choose, None), *((e.then, in_sight) for e in opened)):
             planned = event(self.planned, ask, [p.pane, p.said], **quiet)
-            planned.then(self.described, ask, [p.about, p.chosen], **quiet)
-            planned.then(self.drawing, ask, p.chart, **quiet)
+            planned.then(self.described, ask, [p.about, p.chosen], **quiet, js=js)
+            planned.then(self.drawing, ask, p.chart, **quiet, js=js)
         for trigger, change in ((p.pane.decide, self.decided), (p.pane.point, self.pointed)):
             painted = trigger(w.editing(change), [parts.state, p.pane, parts.graph], list(w.painting), **quiet)
             painted.then(self.told, ask, p.said, **quiet)
             painted.then(w.picturing(), *pictures, **quiet)
             changed = [*changed, painted]
-        for event in opened:
+        for event in pictured:
             event.then(self.forecast, parts.state, parts.graph, **quiet)
         for painted in changed:
             painted.then(self.forecast, parts.state, parts.graph, **quiet)

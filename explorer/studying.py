@@ -97,6 +97,10 @@ class Studying:
         """Another file: what it holds, and trials and images as it has them, so that it is gone on with."""
         return {**self.viewed(state, file, metric), **self._sized(state, file)}
 
+    def in_sight(self, state: ViewState | None, file: str | None, metric: str | None, seen: str) -> Update:
+        """Another model: the same, while the tab is in sight; opening it does so too."""
+        return self.chosen(state, file, metric) if seen else {self.panel.about: gr.skip()}
+
     def _sized(self, state: ViewState | None, file: str | None) -> Update:
         p = self.panel
         try:
@@ -207,9 +211,12 @@ class Studying:
         p, parts = self.panel, self.wiring.parts
         ask, view = [parts.state, p.file, p.metric], [p.about, p.start, p.metric, p.chart, p.best]
         sizes = [p.trials, p.images]
-        for event in (p.tab.select, *(e.then for e in opened)):
-            entered = event(self.entered, [parts.state, p.file], [p.file, p.timer], **quiet)
-            entered.then(self.chosen, ask, [*view, *sizes], **quiet)
+        entered = p.tab.select(self.entered, [parts.state, p.file], [p.file, p.timer], **quiet)
+        entered.then(self.chosen, ask, [*view, *sizes], **quiet)
+        for event in opened:  # reading a study takes seconds, so only where the tab is in sight
+            entered = event.then(self.entered, [parts.state, p.file], [p.file, p.timer], **quiet)
+            entered.then(self.in_sight, [*ask, parts.download], [*view, *sizes], **quiet,
+                         js="(state, file, metric, _) => [state, file, metric, QS.seen('study-form') ? '1' : '']")
         p.file.input(self.chosen, ask, [*view, *sizes], **quiet)
         p.metric.input(self.viewed, ask, view, **quiet)
         begun = [p.bar, p.timer, p.file]

@@ -233,6 +233,7 @@ class Wiring:
         page.load(self.present, None, None, **QUIET)
         changed: list[Any] = []
         switched: list[Any] = []
+        pictured: list[Any] = []
         looked: list[Any] = []
         arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
         for event in (page.load(self.arriving(), arrival, opened, **QUIET),
@@ -241,7 +242,7 @@ class Wiring:
             switched.append(shown)
             loaded = shown.then(self.loading, p.state, v.pane, **QUIET)
             offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **QUIET)
-            offered.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
+            pictured.append(offered.then(self.picturing(), [p.state, v.against], v.pane, **QUIET))
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
             selected = event(self.selecting, [p.state, p.graph], [p.state, v.block_title, v.options_chart], **QUIET)
             selected.then(self.weighing, p.state, v.histogram, **QUIET)
@@ -262,7 +263,7 @@ class Wiring:
             changed.append(painted)
         deciding, studying = Deciding(self), Studying(self)
         changed.append(studying.loading(deciding.pointed, QUIET))
-        deciding.connect(changed, switched, QUIET)
+        deciding.connect(changed, switched, pictured, QUIET)
         studying.connect(switched, QUIET)
         Insighting(self).connect([*looked, *changed, *switched], QUIET)
         self._connect_pictures()

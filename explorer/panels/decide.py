@@ -8,6 +8,7 @@ import gradio as gr
 
 from explorer.graphview.components import BudgetPane
 
+PANE = "decide"
 CHART = "pareto"  # also in assets/ui/decide.js
 CHOSEN = "chosen"
 
@@ -27,7 +28,7 @@ class DecidePanel:
 def build() -> DecidePanel:
     """One column: budget, answer, chart, and what the recipe gives each kind of operation."""
     with gr.Tab("Decide", id="decide") as tab:
-        pane = BudgetPane(elem_id="decide")
+        pane = BudgetPane(elem_id=PANE)
         said = gr.Markdown(elem_id="decide-said")
         chart = gr.Plot(show_label=False, elem_id=CHART, visible=False)
         about = gr.Markdown(elem_id="pareto-about", elem_classes="qs-quiet")
