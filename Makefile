@@ -12,7 +12,7 @@ test: .venv/test.ready
 	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: .venv/test.ready
-	$(BIN)/python -m pytest --slow $(ARGS)
+	$(BIN)/python -m pytest --slow -m slow $(ARGS)
 
 check: .venv/test.ready
 	$(BIN)/ruff check .

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.core.errors import Cancelled, EngineError
-from explorer.backend import Progress
 from explorer.blockpanel import selected_layers
 from explorer.choices import of_recipe
-from explorer.context import Context, OpenModel, sentence
+from explorer.context import Context, OpenModel
 from explorer.heat import blank
 from explorer.measuring import ORTHOGONALITY, Done, Steps, measuring, stepping
-from explorer.pictures import progress
+from explorer.panes import pane_values
 from explorer.state import ViewState, edited
-from explorer.worker import Waiting
 
 KEPT = 8  # sessions whose pictures per step are remembered
 NO_RECORD = ("Nobody compared this model's layers yet. Compute orthogonality: 64 calibration pictures in full "
@@ -60,25 +57,9 @@ class Analysis:
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     def _events(self, work: Any, session: str) -> Iterator[Any]:
-        """A job's records; its progress, its end and its failures as values of a pane."""
-        worker = self.context.worker
-        job = worker.submit(work, owner(session))
-        try:
-            for event in worker.events(job):
-                if isinstance(event, Waiting):
-                    yield {"progress": {"text": f"Waiting, {event.ahead} ahead", "step": 0, "of": 0, "left": ""},
-                           "error": None}
-                elif isinstance(event, Progress):
-                    yield {"progress": progress(event), "error": None}
-                else:
-                    yield event
-            yield {"progress": None}
-        except Cancelled:
-            yield {"progress": None}
-        except (EngineError, RuntimeError) as error:
-            yield {"progress": None, "error": sentence(error)}
-        finally:
-            job.cancel.set()
+        """A job's records, and its progress, end and failures as values of a pane."""
+        yield from pane_values(self.context.worker, work, owner(session))
+        yield {"progress": None}
 
     def cancel(self, session: str) -> None:
         """The session's job of this tab stops."""

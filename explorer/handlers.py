@@ -41,7 +41,8 @@ from explorer.choices import (
 from explorer.context import Context, OpenModel, sentence
 from explorer.exports import exporting, plan_text, planned
 from explorer.graphview.overlay import RAMPS
-from explorer.pictures import comparison, grid_column, progress
+from explorer.panes import pane_values
+from explorer.pictures import comparison, grid_column
 from explorer.state import (
     Settings,
     ViewState,
@@ -194,30 +195,11 @@ class Handlers:
         (title_a, a), (title_b, b) = self._sides(state, model, against)
         captions = (self._caption(model, title_a, a), self._caption(model, title_b, b))
         recipes = tuple(recipe_of(model.structure, o) for o in (a, b))
-        for event in self._events(lambda cancel: model.backend.compare(a, b, state.settings, cancel), session):
+        for event in pane_values(self.context.worker, partial(model.backend.compare, a, b, state.settings), session):
             if isinstance(event, Compared):
                 yield comparison(event, captions, recipes)  # type: ignore[arg-type]
             elif isinstance(event, dict):
                 yield event
-
-    def _events(self, work: Any, session: str) -> Iterator[Any]:
-        """A job's events; progress and failures as pane values, a superseded job ends silently."""
-        worker = self.context.worker
-        job = worker.submit(work, session)
-        try:
-            for event in worker.events(job):
-                if isinstance(event, Waiting):
-                    yield {"progress": {"text": f"Waiting, {event.ahead} ahead", "step": 0, "of": 1, "left": ""}}
-                elif isinstance(event, Progress):
-                    yield {"progress": progress(event)}
-                else:
-                    yield event
-        except Cancelled:
-            yield {"progress": None}
-        except (EngineError, RuntimeError) as error:
-            yield {"progress": None, "error": sentence(error)}
-        finally:
-            job.cancel.set()
 
     def _sides(self, state: ViewState, model: OpenModel, against: str) -> tuple[tuple[str, Any], tuple[str, Any]]:
         if against == "pins" and {"A", "B"} <= set(state.pins):
@@ -239,7 +221,7 @@ class Handlers:
             return
         backend, rows = model.backend, []
         work = partial(backend.restore, state.options, state.settings, place)
-        for event in self._events(work, session):
+        for event in pane_values(self.context.worker, work, session):
             if isinstance(event, Restored):
                 rows.append([event.block, f"{100 * event.repair:.0f} %"])
             elif isinstance(event, dict):
@@ -261,7 +243,7 @@ class Handlers:
                 yield from model.backend.make(options, settings, cancel)
 
         titles = iter(recipes.items())
-        for event in self._events(work, session):
+        for event in pane_values(self.context.worker, work, session):
             if isinstance(event, Made):
                 title, options = next(titles)
                 recipe = recipe_of(model.structure, options)

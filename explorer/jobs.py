@@ -29,7 +29,7 @@ class Standing:
     """Where a job stands.
 
     Attributes:
-        kind: `study` or `fit`; "" where there is none.
+        kind: `study`, `fit` or `bench`; "" where there is none.
         running: whether it goes on.
         doing: in words.
         done, total: how far; total 0 while that is not known.
@@ -59,13 +59,13 @@ class Job:
     Attributes:
         kind: the verb.
         model: the model's name, as the page knows it.
-        file: the study file it reads or writes.
+        file: the study file it reads or writes; None where it needs none.
         process: the child.
     """
 
     kind: str
     model: str
-    file: Path
+    file: Path | None
     process: subprocess.Popen[str]
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
@@ -130,6 +130,8 @@ class Job:
         if self.cancelled:
             return "Stopping"
         event = self.progress.get("event", "loading")
+        if self.kind == "bench":
+            return "Measuring packed kernels" if self.progress else "Loading the model and packing its Linear layers"
         if event == "loading":
             return "Loading the model and quantizing its layers" if self.kind == "study" else "Reading the study"
         if event == "scoring":
@@ -147,7 +149,7 @@ class Job:
     def _error(self) -> str:
         code = self.process.returncode
         if self.cancelled:
-            return "Cancelled; what was finished is kept."
+            return "Cancelled." if self.kind == "bench" else "Cancelled; what was finished is kept."
         if code == 0:
             return ""
         if code in (2, 130) and self.lines:
@@ -167,7 +169,7 @@ class Jobs:
         self.current: Job | None = None
         atexit.register(self.stop)
 
-    def start(self, kind: str, model: str, file: Path, arguments: Sequence[str]) -> Job:
+    def start(self, kind: str, model: str, file: Path | None, arguments: Sequence[str]) -> Job:
         """Begin `python -m engine KIND ARGUMENTS`.
 
         Raises:
@@ -175,8 +177,8 @@ class Jobs:
         """
         with self._lock:
             if self.current is not None and self.current.ended is None:
-                raise InputError(f"A {self.current.kind} is running already ({self.current.file.name}); let it finish "
-                                 f"or cancel it.")
+                of = self.current.file.name if self.current.file else self.current.model
+                raise InputError(f"A {self.current.kind} is running already ({of}); let it finish or cancel it.")
             self.current = Job(kind, model, file, spawn([kind, *arguments, "--json", "--progress"]))
             self.current.follow()
             return self.current

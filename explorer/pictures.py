@@ -8,8 +8,8 @@ from typing import Any
 
 from engine.core.recipe import Recipe
 from engine.core.record import Metric
-from explorer.backend import Compared, Made, Progress
-from explorer.wording import metric_title, metric_value, seconds
+from explorer.backend import Compared, Made
+from explorer.wording import metric_title, metric_value
 
 
 def data_url(picture: Any, recipe: Recipe | None) -> str:
@@ -62,8 +62,3 @@ def grid_column(value: dict[str, Any], caption: str, pictures: Any, recipe: Reci
     title, _, detail = caption.partition(" · ")
     columns = [*value["columns"], {"title": title, "detail": detail}]
     return {**value, "columns": columns, "rows": filled, "progress": None, "error": None}
-
-
-def progress(event: Progress) -> dict[str, Any]:
-    """Progress as the pane draws it."""
-    return {"text": event.doing, "step": event.step, "of": event.of, "left": seconds(event.seconds_left)}

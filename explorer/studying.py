@@ -14,7 +14,7 @@ from engine.core.errors import EngineError, InputError
 from engine.core.places import assets_dir
 from explorer.charts import GREY, METHOD_STYLE, styled
 from explorer.context import OpenModel, sentence
-from explorer.jobs import Jobs, Standing
+from explorer.jobs import Standing
 from explorer.panels.study import DEFAULT_IMAGES, DEFAULT_TRIALS
 from explorer.state import ViewState
 from explorer.studies import (
@@ -45,7 +45,7 @@ class Studying:
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
         self.panel = wiring.parts.views.study
-        self.jobs = Jobs()
+        self.jobs = wiring.jobs
 
     # --- what is chosen ------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Studying:
                 gr.Warning(sentence(error))
                 return {p.bar: gr.skip()}
             return {p.bar: {"running": False, "error": sentence(error)}}
-        assert self.jobs.current is not None
+        assert self.jobs.current is not None and self.jobs.current.file is not None
         written = self.jobs.current.file
         choices, _ = self.files(state)
         if str(written) not in [path for _, path in choices]:

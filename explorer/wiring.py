@@ -26,6 +26,8 @@ from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
 from explorer.inputs import inputs_value
 from explorer.insighting import Insighting
+from explorer.jobs import Jobs
+from explorer.kernels import Kernels
 from explorer.overlays import overlay_data
 from explorer.panels.analyse import AnalyseWiring
 from explorer.panels.header import HeaderPanel
@@ -64,6 +66,7 @@ class Wiring:
         self.handlers = handlers
         self.parts = parts
         self.analyse = AnalyseWiring(parts.views.analyse, self, QUIET)
+        self.jobs = Jobs()
         self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
         self.revisions = itertools.count(time.time_ns() // 1_000_000)
@@ -268,6 +271,7 @@ class Wiring:
         Insighting(self).connect([*looked, *changed, *switched], QUIET)
         self._connect_pictures()
         self._connect_export()
+        Kernels(self).connect(switched, QUIET)
         self.analyse.connect()
         self._connect_browser(page)
         page.unload(self.left)

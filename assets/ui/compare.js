@@ -16,41 +16,6 @@
   ];
   const states = (QS.paneStates = QS.paneStates || new Map());
 
-  function progressBar(oncancel) {
-    const text = el("span"),
-      left = el("span", { class: "qs-left" }),
-      bar = el("i");
-    const cancel = el("button", { type: "button", class: "qs-textbutton", text: "Cancel", onclick: oncancel });
-    const track = el("div", { class: "qs-progress-track", role: "progressbar", "aria-valuemin": 0 }, bar);
-    const node = el(
-      "div",
-      { class: "qs-progress", role: "status", hidden: true },
-      el("div", { class: "qs-progress-line" }, text, left, cancel),
-      track,
-    );
-    node.show = (progress) => {
-      node.hidden = !progress;
-      if (!progress) {
-        cancel.disabled = false;
-        return;
-      }
-      const known = progress.of > 0;
-      text.textContent = known ? `${progress.text || "Working"} ${progress.step}/${progress.of}` : progress.text || "Working";
-      left.textContent = typeof progress.left === "number" ? `${Math.ceil(progress.left)} s left` : progress.left || "";
-      bar.style.width = known ? `${(100 * progress.step) / progress.of}%` : "";
-      track.classList.toggle("unknown", !known);
-      if (known) {
-        track.setAttribute("aria-valuemax", progress.of);
-        track.setAttribute("aria-valuenow", progress.step);
-      }
-      cancel.disabled = Boolean(progress.cancelling);
-    };
-    node.cancel = cancel;
-    return node;
-  }
-
-  QS.progressBar = progressBar;
-
   function caption(letter) {
     const text = el("b"),
       detail = el("span");
@@ -82,10 +47,7 @@
       props.value = { index: state.index, region: state.region || null, mode: view.view.mode, rev: (props.value || {}).rev };
       trigger(event, {});
     };
-    const bar = progressBar(() => {
-      bar.cancel.disabled = true;
-      publish("cancel");
-    });
+    const bar = QS.progressBar(() => publish("cancel"));
     const view = QS.compareView({
       onread: (at) => {
         readout.dataset.on = at ? "1" : "";

@@ -9,18 +9,7 @@
     const table = el("table", { class: "qs-grid" }),
       scroll = el("div", { class: "qs-gridscroll", tabindex: 0, role: "region", "aria-label": "Grid of pictures" }, table);
     const empty = el("div", { class: "qs-empty" }),
-      note = el("div", { class: "qs-progress-line", role: "status" });
-    const cancel = el("button", {
-      type: "button",
-      class: "qs-textbutton",
-      text: "Cancel",
-      onclick: () => {
-        cancel.disabled = true;
-        trigger("cancel", {});
-      },
-    });
-    const track = el("div", { class: "qs-progress-track" }, el("i"));
-    const progress = el("div", { class: "qs-progress", hidden: true }, note, track);
+      progress = QS.progressBar(() => trigger("cancel", {}));
     const error = el("div", { class: "qs-error", role: "alert", hidden: true });
     host.replaceChildren(error, progress, empty, scroll);
     let value = {};
@@ -76,16 +65,7 @@
       empty.textContent = value.empty || "Choose prompts and recipes, then make the grid.";
       error.hidden = !value.error;
       error.textContent = value.error || "";
-      const p = value.progress;
-      progress.hidden = !p;
-      if (p) {
-        note.replaceChildren(
-          el("span", { text: `${p.text || "Working"} ${p.step ?? ""}${p.of ? `/${p.of}` : ""}` }),
-          el("span", { class: "qs-left", text: typeof p.left === "number" ? `${Math.ceil(p.left)} s left` : p.left || "" }),
-          cancel,
-        );
-        track.firstElementChild.style.width = p.of ? `${(100 * p.step) / p.of}%` : "100%";
-      } else cancel.disabled = false;
+      progress.show(value.progress || null);
       table.replaceChildren(
         el("thead", {}, el("tr", {}, el("td", { class: "corner" }), ...columns.map((column) => head("col", column)))),
         el(

@@ -28,22 +28,27 @@ METHODS = ("nf4", "fp4", "int8")
 WARM_UP = 1
 
 
-def run(model: str = "emoji-unet", rounds: int = 15, scratch: str | None = None) -> dict[str, Any]:
+Progress = Callable[[int, int], None]  # steps taken, of how many
+
+
+def run(model: str = "emoji-unet", rounds: int = 15, scratch: str | None = None,
+        progress: Progress | None = None) -> dict[str, Any]:
     """Per side: seconds per step, resident megabytes, bytes of the Linear weights; `ratio` = full time / nf4 time.
 
     Args:
         model: what to open; a catalogue model without weights here is a random twin of its full size.
         rounds: steps per side, after one that does not count.
         scratch: where twins are kept.
+        progress: told of every step.
     """
     opened = open_model(measured_source(model, scratch))
     try:
-        return measured(opened, rounds)
+        return measured(opened, rounds, progress)
     finally:
         opened.close()
 
 
-def measured(model: Model, rounds: int) -> dict[str, Any]:
+def measured(model: Model, rounds: int, progress: Progress | None = None) -> dict[str, Any]:
     """`run` on an open model, which is at full precision before and afterwards."""
     layers = [layer for layer in model.structure.layers if layer.kind == "linear" and layer.name == layer.module]
     by_module = {layer.module: layer for layer in layers}
@@ -56,7 +61,9 @@ def measured(model: Model, rounds: int) -> dict[str, Any]:
     resident: dict[str, list[float]] = {side: [] for side in seconds}
     outputs: dict[str, torch.Tensor] = {}
     for turn in range(rounds + WARM_UP):
-        for side in seconds:
+        for number, side in enumerate(seconds):
+            if progress:
+                progress(turn * len(seconds) + number, (rounds + WARM_UP) * len(seconds))
             found, took, memory = _side(model, packed.get(side), lambda name: model.originals.tensor(by_module[name]),
                                         inputs)
             outputs[side] = found

@@ -7,6 +7,7 @@ import importlib
 import inspect
 from typing import Any
 
+from engine.cli.progress import progress_flag, told
 from engine.cli.table import aligned
 
 # name -> (module with run(args) -> dict, one-line help)
@@ -35,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scratch", metavar="DIR", help="where full-size benches keep random checkpoints "
                         "(default: a folder for temporary files)")
     parser.add_argument("--into", metavar="PAGE.md", help="keep the figures as a section of a Markdown page")
+    progress_flag(parser)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -65,6 +67,8 @@ def _measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
     measure = importlib.import_module(BENCHES[name][0]).run
     taken = inspect.signature(measure).parameters
     given = {key: getattr(args, key) for key in ("model", "rounds", "scratch") if key in taken}
+    if "progress" in taken:
+        given["progress"] = lambda done, total: told(args.progress, "step", done=done, total=total)
     found: dict[str, Any] = measure(**{key: value for key, value in given.items() if value is not None})
     return found
 

@@ -53,15 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         result, text = importlib.import_module(VERBS[args.verb][0]).run(args)
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False) if args.json else text, flush=True)
     except Cancelled as stop:
         return _fail(str(stop), 130)
     except EngineError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
         return _fail("Interrupted; what was finished is kept.", 130)
-    except BrokenPipeError:
-        return 0
-    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if args.json else text)
+    except BrokenPipeError:  # whoever read has seen enough (`| head`); what is left must not be flushed again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -27,7 +27,7 @@ SCRIPTS = (
     "dom.js", "ramps.js", "bits.js", "inputs.js", "edit-state.js", "keys.js", "help.js", "totals.js", "metrics.js",
     "graph-layout.js", "graph-routes.js", "graph-draw.js", "graph-input.js", "graph-tips.js", "graph-tools.js",
     "graph-keys.js", "legend.js", "option-select.js", "table.js", "layers.js", "graph.js", "mixer.js", "inputs-row.js",
-    "heat.js", "compare-view.js", "compare.js", "grid.js", "path.js", "decide.js", "jobbar.js",
+    "heat.js", "progress.js", "compare-view.js", "compare.js", "grid.js", "path.js", "decide.js", "jobbar.js",
     "heatgrid.js", "page.js",
 )  # fmt: skip
 TEMPLATE = '<div class="qs-root"></div>'
@@ -169,7 +169,7 @@ class ComparePane(_Json):
     """Two sets of pictures: slider, side by side, blink, difference; captions, thumbnails, progress, metrics.
 
     value: {a, b: {caption, detail?, images: [url]}, labels: [text per picture], metrics: [{title, value: text, n,
-        low, high, better: "higher"|"lower"|"", note?}], progress: {text, step, of, left: seconds or text}|None,
+        low, high, better: "higher"|"lower"|"", note?}], progress: {text, step, of, left: text}|None,
         error: text|None, empty: text?, stale: bool?, index: int?, region?, rev}. URLs: `data:` or same origin.
         Values are MERGED into what the pane shows: {"progress": {...}} alone moves the bar; None clears a key.
     events: `cancel`; `pick` (another picture); `region` (part of the difference clicked or drawn, or None). The value

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from explorer.graphview.components import JobBar
+
+POLL_S = 1.0
+COLUMNS = ["Linear layers", "s per step", "Resident MB", "Linear MB", "Output error"]
+
 # The names of `engine.export.formats.FORMATS`, which is not imported before the page is drawn (a test compares them).
 ABOUT = {
     "packed": "Packed (ours): codes of every method, loaded by one function",
@@ -29,6 +34,11 @@ class ExportPanel:
     start: gr.Button
     cancel: gr.Button
     status: gr.Markdown
+    measure: gr.Button
+    bar: JobBar
+    kernels: gr.Dataframe
+    about: gr.Markdown
+    timer: gr.Timer
 
 
 def build() -> ExportPanel:
@@ -44,4 +54,14 @@ def build() -> ExportPanel:
             start = gr.Button("Export, reload and compare", variant="primary", elem_id="export-start")
             cancel = gr.Button("Cancel", elem_id="export-cancel", scale=0, min_width=90)
         status = gr.Markdown(elem_id="export-status")
-    return ExportPanel(tab, chosen, plan, preview, directory, start, cancel, status)
+        with gr.Accordion("Packed kernels on this machine", open=True, elem_id="kernels"):
+            gr.Markdown("Every Linear layer as nf4, fp4 and int8 on bitsandbytes' kernels, against full precision.",
+                        elem_classes="qs-quiet")
+            measure = gr.Button("Measure memory and time per step", size="sm", elem_id="kernels-start")
+            bar = JobBar(elem_id="kernels-bar")
+            kernels = gr.Dataframe(headers=COLUMNS, datatype=["str"] * len(COLUMNS), visible=False, interactive=False,
+                                   show_label=False, elem_id="kernels-table")
+            about = gr.Markdown(elem_id="kernels-about", elem_classes="qs-quiet")
+        timer = gr.Timer(POLL_S, active=False)
+    return ExportPanel(tab, chosen, plan, preview, directory, start, cancel, status, measure, bar, kernels, about,
+                       timer)

@@ -60,6 +60,7 @@ def test_an_allocation_instead_of_a_preset(home: Path, tmp_path: Path, capsys: p
     assert load_recipe(second).options == load_recipe(first).options
 
 
+@pytest.mark.slow
 def test_outliers_as_scores(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "scores.json"
     assert main(["sensitivity", str(home), "--provider", "outliers", "--images", "2", "--out", str(out)]) == 0

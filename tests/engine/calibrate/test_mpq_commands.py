@@ -29,6 +29,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
     return err if code else json.loads(out)
 
 
+@pytest.mark.slow
 def test_from_scores_to_a_pair_recipe(home: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--images", "6", "--steps", "3", "--profiled", "2"]
     error = said(capsys, "allocate", home, "--bits", "5", "--method", "mpq-diff", code=2)

@@ -15,6 +15,7 @@ from engine.live.model import Model
 PLAN = TablePlan(("W4A8", "W4A6"), images=3, iterations=4, rounding_iterations=4, capture=4, rows=12, groups=3, steps=3)
 
 
+@pytest.mark.slow
 def test_every_row_and_none_twice(plain: Model, tmp_path: Path) -> None:
     places = {"partial": tmp_path / "rows.jsonl", "directory": tmp_path / "work", "recipes": tmp_path / "recipes"}
     first = table(plain, PLAN, **places)

@@ -27,6 +27,7 @@ for step in export(model, uniform(model.structure, "uaq-4"), "packed", sys.argv[
 """
 
 
+@pytest.mark.slow
 def test_an_export_killed_half_way_is_done_again_from_the_store(unet: Model, tmp_path: Path) -> None:
     assert unet.directory
     target, place = tmp_path / "out" / "packed", tmp_path / "store"

@@ -119,7 +119,7 @@ def build(name: str, log: list[dict[str, Any]]) -> gr.Blocks:
             getattr(pane, event)(lambda v, event=event: seen(event, v), pane, None, **quiet)
         cells.open(lambda v: seen("open", v), cells, None, **quiet)
         low = {k: str(o) for k, o in uniform_bits(structure, 3).options.items()}
-        moving = {"progress": {"text": "Denoising, step", "step": 7, "of": 20, "left": 3.2}, "rev": 2}
+        moving = {"progress": {"text": "Denoising, step", "step": 7, "of": 20, "left": "4 s left"}, "rev": 2}
         failed = {"progress": None, "error": "The prompt is empty; write what the picture should show.", "rev": 3}
         changed(colour_bits, {"overlay": bits_overlay()})
         changed(uniform, {"options": low})
