@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from engine.core.recipe import uniform
 from engine.export.exporting import Exported, export
 from engine.live.model import Model, open_model
