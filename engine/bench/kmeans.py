@@ -18,6 +18,7 @@ import torch
 from engine.bench.machine import interleaved, machine, median
 from engine.core.errors import EngineError
 from engine.core.option import Option
+from engine.quant.clusters import LEAST_BINNED, solve_binned_rows, solve_rows
 from engine.quant.jit import jit
 from engine.quant.table import quantize
 
@@ -35,7 +36,9 @@ def run(model: str = "", rounds: int = 3, channels: dict[int, int] | None = None
     `n` channels; `ratio` of times, peer / ours, medians over the rounds; `cpu_ratio`, the same of processor time over
     all threads, which a busy machine disturbs less; `sse_ratio`, our squared error / the exact optimum over all
     channels, and the peer's; `worst_channel`, the largest of our squared errors / the peer's (at most 1: no channel is
-    worse). `model` is not used, the weights are synthetic.
+    worse); `sort_share` and `solve_share` of our processor time, the rest being codes and packing (long channels are
+    not sorted); `limit`, what `cpu_ratio` would be if solving took no time. `model` is not used, the weights are
+    synthetic.
     """
     figures: dict[str, Any] = {"threads": torch.get_num_threads(), "load_before": machine()["load"]}
     for inputs, count in (channels or CHANNELS).items():
@@ -64,6 +67,7 @@ def _case(weight: Floats, bits: int, rounds: int) -> dict[str, Any]:
     seconds = interleaved({"ours": ours_once, "peer": peer_once}, rounds)
     ours = quantize(tensor, option, 32).dequantize().numpy()
     own, other = _squared_error(weight, ours), _squared_error(weight, theirs[0])
+    parts = _parts(weight, 2**bits, min(processor["ours"][1:]), rounds)
     best = sum(_optimum(np.sort(channel).astype(np.float64) - channel.mean(), 2**bits) for channel in weight)
     return {
         "n": len(weight),
@@ -72,7 +76,22 @@ def _case(weight: Floats, bits: int, rounds: int) -> dict[str, Any]:
         "sse_ratio": float(own.sum() / best),
         "peer_sse_ratio": float(other.sum() / best),
         "worst_channel": float((own / other).max()),
+        **parts, "limit": median(processor["peer"][1:]) / median(processor["ours"][1:]) / (1 - parts["solve_share"]),
     }
+
+
+def _parts(weight: Floats, clusters: int, whole_s: float, rounds: int) -> dict[str, float]:
+    """What sorting and solving take of `whole_s`, each alone, at their best of a few rounds."""
+    sorting, solving = [], []
+    codebook, binned = np.empty((len(weight), clusters)), weight.shape[1] >= LEAST_BINNED
+    for _ in range(rounds + 1):
+        start = time.process_time()
+        rows = weight if binned else np.sort(weight, axis=1)
+        sorting.append(0.0 if binned else time.process_time() - start)
+        start = time.process_time()
+        (solve_binned_rows if binned else solve_rows)(rows, clusters, codebook, 0, len(rows))
+        solving.append(time.process_time() - start)
+    return {"sort_share": min(sorting) / whole_s, "solve_share": min(solving) / whole_s}
 
 
 def _scikit_learn(weight: Floats, clusters: int) -> Floats:

@@ -1,4 +1,4 @@
-"""1-D k-means at, or a hair above, the optimum: the solver for one sorted channel.
+"""1-D k-means at, or a hair above, the optimum: the solver for one channel, sorted or (where long) binned.
 
 Clusters of sorted values are runs, so a solution is K - 1 boundaries and the optimum a shortest path of K links. The
 cost is Monge, hence the optimum as a function of K is convex, and a price per cluster finds it without a table over K
@@ -12,6 +12,10 @@ cost is Monge, hence the optimum as a function of K is convex, and a price per c
 
 Bins and sites hold equal shares of companded mass: codewords are best spread with the cube root of the density of
 values (Panter and Dite 1951), so a gap g between neighbours weighs g^(2/3), and never more than one share.
+
+A long channel spends most of its time on being sorted. It goes straight into bins instead, even in value up to one
+mean deviation and growing with the distance beyond: bins so narrow that boundaries between them cost nothing that
+shows. A channel of which too much falls into one bin (spikes, repeated values) is left to be sorted.
 """
 
 from __future__ import annotations
@@ -33,10 +37,19 @@ _BAND = 4  # places to either side of a boundary
 _STRIDES = (3, 1)  # atoms between places
 _ROUNDS = 10  # moves of the bands before the search settles for what it has
 
+LEAST_BINNED = 8192  # values of a channel
+MOST_BINNED_CLUSTERS = 16
+_BINS = 32  # per cluster and doubling of the distance
+_DOUBLINGS = 12  # of the distance from the mean, in mean deviations, and one more for the first
+_FULLEST = 16  # bins that would hold a cluster's share of all values, at least
+
 _LARGEST = np.float32(3e38)
+_ONE = 0x3F800000  # the float32 pattern of 1
 
 # The float32 pattern of x^(2/3) is 2/3 of that of x plus this, to within 4 %.
 _TWO_THIRDS_BIAS = 355117738
+# That of x^(1/3) is 1/3 of that of x plus this, to within 4 %.
+_THIRD_BIAS = 709921077
 # Mean of g^(2/3) over exponential gaps of mean 1, as they are between samples of a smooth density.
 _GAP_BIAS = 0.9027
 
@@ -59,6 +72,96 @@ def solve_rows(rows: Floats, clusters: int, codebook: Doubles, start: int, stop:
         for k in range(clusters):
             low, high = bounds[min(k, last)], bounds[min(k, last) + 1]
             codebook[row, k] = middle + (s[high] - s[low]) / (n[high] - n[low])
+
+
+@jit
+def solve_binned_rows(rows: Floats, clusters: int, codebook: Doubles, start: int, stop: int) -> None:
+    """`solve_rows` for long rows in any order, and at most MOST_BINNED_CLUSTERS; a row of NaN is left to be sorted."""
+    finest = _BINS * clusters
+    half = finest * (_DOUBLINGS + 1)
+    counts, sums = np.zeros(2 * half, np.int32), np.zeros(2 * half)
+    scaled, places = np.empty(rows.shape[1], np.float32), np.empty(rows.shape[1], np.int32)
+    shift = 23
+    while 1 << (23 - shift) < finest:
+        shift -= 1
+    for row in range(start, stop):
+        values = rows[row]
+        codebook[row] = np.nan
+        middle = _mean(values)
+        scale = _deviation(values, middle)
+        if not scale > 0 or not scale < _LARGEST:
+            continue
+        largest = _place(values, middle, np.float32(1 / scale), shift, half, scaled, places)
+        if largest >= half:
+            continue
+        for i in range(values.size):
+            counts[places[i]] += 1
+            sums[places[i]] += np.float64(values[i]) - middle
+        n, s, masses, fullest = _atoms(counts, sums, half - 1 - largest, half + largest + 1, half, finest, scale)
+        if n.size - 1 <= clusters or fullest * _FULLEST * clusters > values.size:
+            continue
+        bounds = _solve(n, s, masses, clusters)
+        for k in range(clusters):
+            low, high = bounds[k], bounds[k + 1]
+            codebook[row, k] = middle + (s[high] - s[low]) / (n[high] - n[low])
+
+
+@jit_loose
+def _mean(values: Floats) -> np.float32:
+    total = np.float32(0)
+    for i in range(values.size):
+        total += values[i]
+    return np.float32(total / values.size)
+
+
+@jit_loose
+def _deviation(values: Floats, middle: np.float32) -> np.float32:
+    total = np.float32(0)
+    for i in range(values.size):
+        total += abs(values[i] - middle)
+    return np.float32(total / values.size)
+
+
+@jit
+def _place(values: Floats, middle: np.float32, unit: np.float32, shift: int, half: int, scaled: Floats,
+           places: npt.NDArray[np.int32]) -> int:
+    """The bin of every value, ascending with it, `half` the first above the middle; the farthest from there."""
+    # The leading bits of a float are a logarithm made of straight pieces; from 1 on, the first piece is even.
+    for i in range(values.size):
+        scaled[i] = abs(values[i] - middle) * unit + np.float32(1)
+    patterns = scaled.view(np.int32)
+    largest = 0
+    for i in range(values.size):
+        place = (patterns[i] - _ONE) >> shift
+        largest = max(largest, place)
+        places[i] = half + place if values[i] >= middle else half - 1 - place
+    return largest
+
+
+@jit
+def _atoms(counts: npt.NDArray[np.int32], sums: Doubles, first: int, last: int, half: int, finest: int,
+           scale: float) -> tuple[Doubles, Doubles, Floats, int]:
+    """Prefix counts and sums of the bins that hold something, their masses, and the fullest; empties the bins."""
+    n, s, masses = np.empty(last - first + 1), np.empty(last - first + 1), np.empty(last - first, np.float32)
+    n[0], s[0] = 0, 0
+    atoms, fullest, room, width = 0, 0, 0.0, scale / finest
+    for place in range(first, last):
+        distance = place - half if place >= half else half - 1 - place
+        span = width * (1 << (distance // finest))
+        count = counts[place]
+        room += span
+        if count == 0:
+            continue
+        if atoms > 0:  # the values of a bin share what lies between it and the next
+            masses[atoms - 1] = (n[atoms] - n[atoms - 1]) * room**2
+        n[atoms + 1], s[atoms + 1] = n[atoms] + count, s[atoms] + sums[place]
+        atoms, fullest, room = atoms + 1, max(fullest, count), 0.0
+        counts[place], sums[place] = 0, 0.0
+    masses[atoms - 1] = 0
+    patterns = masses.view(np.int32)
+    for i in range(atoms - 1):
+        patterns[i] = patterns[i] // 3 + _THIRD_BIAS
+    return n[:atoms + 1], s[:atoms + 1], masses[:atoms], fullest
 
 
 @jit

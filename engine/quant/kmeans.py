@@ -7,17 +7,18 @@ once, whatever the number of bit-widths asked for.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.quant.clusters import solve_rows
+from engine.quant.clusters import LEAST_BINNED, MOST_BINNED_CLUSTERS, solve_binned_rows, solve_rows
 from engine.quant.jit import jit, over_rows
 from engine.quant.packing import Bytes, pack, unpacked_rows
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 _FORMATS = {torch.float16: (65504.0, np.float16), torch.float32: (3.4028234e38, np.float32)}
 _SOLVE_NS = 20.0  # per weight and bit-width
@@ -29,9 +30,10 @@ def quantize_channels(rows: Floats, bits: Sequence[int], dtype: torch.dtype) -> 
     codes = {b: np.empty(rows.shape, np.uint8) for b in bits}
 
     def work(start: int, stop: int) -> None:
-        ordered = np.sort(rows[start:stop], axis=1)
+        part = rows[start:stop]
+        sort = functools.cache(lambda: np.sort(part, axis=1))
         for b in bits:
-            levels[b][start:stop] = _codebooks(ordered, b, dtype)
+            levels[b][start:stop] = _stored_values(_channel_codebooks(part, 2**b, sort), dtype)
             _assign_rows(rows, levels[b], codes[b], start, stop)
 
     over_rows(work, len(rows), _SOLVE_NS * rows.size * len(bits))
@@ -43,7 +45,7 @@ def quantize_tensor(rows: Floats, bits: Sequence[int], dtype: torch.dtype) -> di
     ordered = np.sort(rows, axis=None)[None]
     results = {}
     for b in bits:
-        levels, codes = _codebooks(ordered, b, dtype), np.empty(rows.shape, np.uint8)
+        levels, codes = _stored_values(_sorted_codebooks(ordered, 2**b), dtype), np.empty(rows.shape, np.uint8)
         over_rows(functools.partial(_assign_rows, rows, levels, codes), len(rows), rows.size)
         results[b] = _stored(codes, levels[0], b, dtype)
     return results
@@ -56,10 +58,26 @@ def dequantize(tensors: dict[str, torch.Tensor], bits: int, out: Floats) -> None
                   lambda codes, start, stop: _look_up(codes, levels[start:stop], out[start:stop]))
 
 
-def _codebooks(ordered: Floats, bits: int, dtype: torch.dtype) -> Floats:
-    """The codebook of every sorted row, [O, 2^b], with values that `dtype` holds exactly."""
-    codebooks = np.empty((len(ordered), 2**bits))
-    solve_rows(ordered, 2**bits, codebooks, 0, len(ordered))
+def _channel_codebooks(rows: Floats, clusters: int, sort: Callable[[], Floats]) -> Doubles:
+    """The codebook of every row, [O, K]; `sort` gives the rows sorted, which long ones rarely need."""
+    if rows.shape[1] < LEAST_BINNED or clusters > MOST_BINNED_CLUSTERS:
+        return _sorted_codebooks(sort(), clusters)
+    codebooks = np.empty((len(rows), clusters))
+    solve_binned_rows(rows, clusters, codebooks, 0, len(rows))
+    left = np.isnan(codebooks[:, 0])
+    if left.any():
+        codebooks[left] = _sorted_codebooks(np.sort(rows[left], axis=1), clusters)
+    return codebooks
+
+
+def _sorted_codebooks(ordered: Floats, clusters: int) -> Doubles:
+    codebooks = np.empty((len(ordered), clusters))
+    solve_rows(ordered, clusters, codebooks, 0, len(ordered))
+    return codebooks
+
+
+def _stored_values(codebooks: Doubles, dtype: torch.dtype) -> Floats:
+    """Codebooks with values that `dtype` holds exactly."""
     largest, kind = _FORMATS[dtype]
     return codebooks.clip(-largest, largest).astype(kind).astype(np.float32)
 

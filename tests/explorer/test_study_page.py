@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-WAIT_MS = 120_000
+WAIT_MS = 300_000
 
 
 def test_a_study_is_begun_watched_and_its_trials_load(page: Any, served: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from engine.bench.kmeans import _optimum
 from engine.core.option import Option
 from engine.quant import clusters, kmeans
 from engine.quant.packing import unpack
@@ -110,6 +111,49 @@ def test_whole_tensor_of_more_values_than_atoms() -> None:
     assert ours_sse <= peer_sse(rows.ravel(), 16)
     # A codebook from three other starts, settled by exact Lloyd steps, finds nothing a thousandth better.
     assert ours_sse <= 1.001 * min(lloyd(rows.ravel(), 16, seed) for seed in range(3))
+
+
+def binned(rows: np.ndarray, number: int) -> np.ndarray:
+    codebook = np.empty((len(rows), number))
+    clusters.solve_binned_rows(rows, number, codebook, 0, len(rows))
+    return codebook
+
+
+def long_rows() -> dict[str, np.ndarray]:
+    rng, size = np.random.default_rng(7), (4, 2 * clusters.LEAST_BINNED)
+    rows = {"heavy": rng.standard_t(4, size), "normal": rng.normal(size=size), "even": rng.uniform(size=size),
+            "narrow": 5 + 1e-3 * rng.normal(size=size), "lopsided": rng.exponential(size=size)}
+    return {name: values.astype(np.float32) for name, values in rows.items()}
+
+
+@pytest.mark.parametrize("number", [4, 8, 16])
+@pytest.mark.parametrize("name", list(long_rows()))
+def test_long_channels_in_bins_are_a_hair_above_the_optimum(name: str, number: int) -> None:
+    rows = long_rows()[name]
+    for channel, codebook in zip(rows, binned(rows, number), strict=True):
+        assert (np.diff(codebook) > 0).all()
+        assert sse(channel, codebook) < 1.001 * _optimum(np.sort(channel.astype(np.float64) - channel.mean()), number)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_no_long_channel_is_worse_than_scikit_learn_s(bits: int) -> None:
+    for channel, codebook in zip(rows := long_rows()["heavy"], binned(rows, 2**bits), strict=True):
+        assert sse(channel, codebook) <= peer_sse(channel, 2**bits)
+
+
+def test_what_bins_cannot_hold_is_sorted() -> None:
+    rng = np.random.default_rng(3)
+    size = clusters.LEAST_BINNED
+    spikes = np.where(rng.uniform(size=size) < 0.5, -1, 1) + 1e-4 * rng.normal(size=size)
+    zeros = np.where(rng.uniform(size=size) < 0.5, 0, rng.normal(size=size))
+    far = rng.normal(size=size)
+    far[0] = 1e9
+    rows = np.stack([spikes, zeros, np.zeros(size), far, rng.normal(size=size)]).astype(np.float32)
+    codebook = binned(rows, 8)
+    assert np.isnan(codebook[:4]).all()
+    assert (codebook[4] == binned(rows[4:], 8)[0]).all()  # what was tried before leaves nothing behind
+    made = kmeans.quantize_channels(rows, [3], torch.float32)[3]["codebook"].numpy()
+    assert (made[:4] == solved(rows[:4], 8).astype(np.float32)).all()
 
 
 def lloyd(values: np.ndarray, number: int, seed: int) -> float:
