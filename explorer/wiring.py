@@ -65,7 +65,9 @@ class Wiring:
     def __init__(self, handlers: Handlers, parts: Parts) -> None:
         self.handlers = handlers
         self.parts = parts
-        self.analyse = AnalyseWiring(parts.views.analyse, self, QUIET)
+        # Gradio's page tells every component that ever waited of every event; so only one ever waits, a hidden one.
+        self.quiet: dict[str, Any] = {**QUIET, "show_progress_on": parts.download}
+        self.analyse = AnalyseWiring(parts.views.analyse, self, self.quiet)
         self.jobs = Jobs()
         self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
@@ -233,22 +235,23 @@ class Wiring:
         """Register every event of the page."""
         p, v, h = self.parts, self.parts.views, self.handlers
         # First, so that it outlives every other event of the page.
-        page.load(self.present, None, None, **QUIET)
+        page.load(self.present, None, None, **self.quiet)
         changed: list[Any] = []
         switched: list[Any] = []
         pictured: list[Any] = []
         looked: list[Any] = []
         arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
-        for event in (page.load(self.arriving(), arrival, opened, **QUIET),
-                      p.header.model.input(self.arriving("chosen"), arrival, opened, **QUIET)):
-            shown = event.then(self.shown_again, p.state, p.graph, **QUIET)
+        for event in (page.load(self.arriving(), arrival, opened, **self.quiet),
+                      p.header.model.input(self.arriving("chosen"), arrival, opened, **self.quiet)):
+            shown = event.then(self.shown_again, p.state, p.graph, **self.quiet)
             switched.append(shown)
-            loaded = shown.then(self.loading, p.state, v.pane, **QUIET)
-            offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **QUIET)
-            pictured.append(offered.then(self.picturing(), [p.state, v.against], v.pane, **QUIET))
+            loaded = shown.then(self.loading, p.state, v.pane, **self.quiet)
+            offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **self.quiet)
+            pictured.append(offered.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet))
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
-            selected = event(self.selecting, [p.state, p.graph], [p.state, v.block_title, v.options_chart], **QUIET)
-            selected.then(self.weighing, p.state, v.histogram, **QUIET)
+            selected = event(self.selecting, [p.state, p.graph], [p.state, v.block_title, v.options_chart],
+                             **self.quiet)
+            selected.then(self.weighing, p.state, v.histogram, **self.quiet)
             looked.append(selected)
         for event, change, source in (
             (p.graph.release, None, p.download),
@@ -261,17 +264,17 @@ class Wiring:
             (v.pin_a.click, lambda s, _: h.pin(s, "A"), p.download),
             (v.pin_b.click, lambda s, _: h.pin(s, "B"), p.download),
         ):
-            painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **QUIET)
-            painted.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
+            painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **self.quiet)
+            painted.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet)
             changed.append(painted)
         deciding, studying = Deciding(self), Studying(self)
-        changed.append(studying.loading(deciding.pointed, QUIET))
-        deciding.connect(changed, switched, pictured, QUIET)
-        studying.connect(switched, QUIET)
-        Insighting(self).connect([*looked, *changed, *switched], QUIET)
+        changed.append(studying.loading(deciding.pointed, self.quiet))
+        deciding.connect(changed, switched, pictured, self.quiet)
+        studying.connect(switched, self.quiet)
+        Insighting(self).connect([*looked, *changed, *switched], self.quiet)
         self._connect_pictures()
         self._connect_export()
-        Kernels(self).connect(switched, QUIET)
+        Kernels(self).connect(switched, self.quiet)
         self.analyse.connect()
         self._connect_browser(page)
         page.unload(self.left)
@@ -279,7 +282,7 @@ class Wiring:
     def _connect_browser(self, page: gr.Blocks) -> None:
         """What happens in the browser alone, or ends there; the scripts are in assets/ui."""
         p = self.parts
-        p.header.save.click(self.handlers.saved, p.state, p.download, **QUIET)
+        p.header.save.click(self.handlers.saved, p.state, p.download, **self.quiet)
         p.download.change(None, p.download, None, js="(text) => { QS.saveFile(text); }")
         p.header.theme.click(None, None, None, js="() => { QS.toggleTheme(); }")
         p.header.help.click(None, None, None, js="() => { QS.showHelp(); }")
@@ -289,34 +292,34 @@ class Wiring:
         p, q, v = self.parts, self.parts.prompt, self.parts.views
         pictures: tuple[Any, ...] = ([p.state, v.against], v.pane)
         asked: list[Any] = [
-            event(self.formed, [p.state, *q.inputs], [p.state, p.graph], **QUIET)
+            event(self.formed, [p.state, *q.inputs], [p.state, p.graph], **self.quiet)
             for event in (q.generate.click, q.prompt.submit, q.negative.submit, q.seed.submit, q.steps.release,
                           q.guidance.release, q.scheduler.input, q.count.release, q.label.submit)
         ]
-        chosen = q.suggestion.input(lambda text, old: text or old, [q.suggestion, q.prompt], q.prompt, **QUIET)
+        chosen = q.suggestion.input(lambda text, old: text or old, [q.suggestion, q.prompt], q.prompt, **self.quiet)
         dice = q.dice.click(None, None, q.seed, js="() => Math.floor(Math.random() * 4294967296)")
-        asked += [e.then(self.formed, [p.state, *q.inputs], [p.state, p.graph], **QUIET) for e in (chosen, dice)]
+        asked += [e.then(self.formed, [p.state, *q.inputs], [p.state, p.graph], **self.quiet) for e in (chosen, dice)]
         for event in asked:
-            event.then(self.picturing(always=True), *pictures, **QUIET)
-        v.against.input(self.picturing(), *pictures, **QUIET)
+            event.then(self.picturing(always=True), *pictures, **self.quiet)
+        v.against.input(self.picturing(), *pictures, **self.quiet)
         for event in (v.pane.cancel, v.grid.cancel):
-            event(self.cancelled, None, None, **QUIET)
-        v.pane.region(self.restoring, [p.state, v.pane, v.against], [v.restore, v.pane], **QUIET)
+            event(self.cancelled, None, None, **self.quiet)
+        v.pane.region(self.restoring, [p.state, v.pane, v.against], [v.restore, v.pane], **self.quiet)
         place = [p.state, v.grid, v.grid_prompts, v.grid_columns]
-        v.grid.open(lambda: gr.Tabs(selected="compare"), None, v.tabs, **QUIET)
-        v.grid.open(self.opening, place, v.pane, **QUIET)
-        v.grid_make.click(self.gridding, [p.state, v.grid_prompts, v.grid_columns], v.grid, **QUIET)
+        v.grid.open(lambda: gr.Tabs(selected="compare"), None, v.tabs, **self.quiet)
+        v.grid.open(self.opening, place, v.pane, **self.quiet)
+        v.grid_make.click(self.gridding, [p.state, v.grid_prompts, v.grid_columns], v.grid, **self.quiet)
 
     def _connect_export(self) -> None:
         p, v, x = self.parts, self.parts.views, self.parts.views.export
         for event in (x.tab.select, x.format.input):
-            event(self.planning, [p.state, x.format], [x.plan, x.preview], **QUIET)
+            event(self.planning, [p.state, x.format], [x.plan, x.preview], **self.quiet)
         shown = x.preview.click(self.editing(self.handlers.as_exported), [p.state, x.format, p.graph],
-                                list(self.painting), **QUIET)
-        shown.then(self.planning, [p.state, x.format], [x.plan, x.preview], **QUIET)
-        shown.then(self.picturing(), [p.state, v.against], v.pane, **QUIET)
-        x.start.click(self.exporting, [p.state, x.format, x.directory], x.status, **QUIET)
-        x.cancel.click(self.export_cancelled, None, None, **QUIET)
+                                list(self.painting), **self.quiet)
+        shown.then(self.planning, [p.state, x.format], [x.plan, x.preview], **self.quiet)
+        shown.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet)
+        x.start.click(self.exporting, [p.state, x.format, x.directory], x.status, **self.quiet)
+        x.cancel.click(self.export_cancelled, None, None, **self.quiet)
 
     def planning(self, state: ViewState | None, name: str) -> Update:
         """What a file would hold of the recipe."""

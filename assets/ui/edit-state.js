@@ -88,6 +88,13 @@
       this.emit("value");
       return !late;
     }
+    // A component's value is JSON text on its way: Gradio copies every value at each event, and text costs it nothing.
+    takeValue(value) {
+      if (value && !value.own) this.setValue(value.text ? JSON.parse(value.text) : {});
+    }
+    packed() {
+      return { text: JSON.stringify({ ...this.fields(), rev: this.rev }), own: true };
+    }
     // ---- what goes to Python: the fields of a BlockGraph value that the page may change
     fields() {
       return {
@@ -96,7 +103,7 @@
         selected: [...this.selected],
         protected: [...this.protected],
         expanded: [...this.expanded],
-        overlay: { ...this.overlay, ramp: this.ramp, wanted: this.wanted },
+        overlay: { name: this.overlay?.name, ramp: this.ramp, wanted: this.wanted },
         edit: this.edit,
       };
     }

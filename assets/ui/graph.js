@@ -90,7 +90,7 @@
 
     // Gradio sends the component's value with the next event, whoever triggers it: it must be what the page shows.
     const sync = () => {
-      props.value = { ...(props.value || {}), ...store.fields() };
+      props.value = store.packed();
     };
     store.publisher = (event) => {
       sync();
@@ -134,7 +134,7 @@
     ).observe(root);
 
     const read = () => {
-      store.setValue(props.value || {});
+      store.takeValue(props.value);
       sync(); // an answer may be partial, or older than what the page shows
     };
     watch("value", read);
@@ -143,7 +143,7 @@
       read();
     });
     store.setGraph(props.graph);
-    store.setValue(props.value || {});
+    store.takeValue(props.value);
     Object.assign(host, { qs: { store, painter, input, relayout, sync } });
     host.dataset.ready = "1";
   };

@@ -292,17 +292,17 @@
         setTimeout(() => {
           if (store.publisher) return;
           store.publisher = (event) => {
-            props.value = { ...(props.value || {}), ...store.fields() };
+            props.value = store.packed();
             trigger(event, {});
           };
         }, 400),
       );
     watch("value", () => {
-      if (props.graph) store.setValue(props.value || {});
+      if (props.graph) store.takeValue(props.value);
     });
     if (props.graph && !store.graph) {
       store.setGraph(props.graph);
-      store.setValue(props.value || {});
+      store.takeValue(props.value);
     }
     build();
     paint();

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,24 @@ class _Json(gr.HTML):
         return {}
 
 
-class BlockGraph(_Json):
+class _Packed(_Json):
+    """A value with an entry per layer travels as {text: JSON}: Gradio's page copies every value at each event."""
+
+    def postprocess(self, value: Any) -> Any:
+        """Packed."""
+        return {"text": json.dumps(value, ensure_ascii=False)} if value else {}
+
+    def preprocess(self, payload: Any) -> Any:
+        """The dict that the page packed; empty where it is none."""
+        text = payload.get("text") if isinstance(payload, dict) else None
+        try:
+            found = json.loads(text) if isinstance(text, str) else None
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) else {}
+
+
+class BlockGraph(_Packed):
     """The block graph with figures, search, selection, table and legend.
 
     graph: what `card.graph_text` (or `graph_data`) makes of a structure; `None` until a model is read.
@@ -126,7 +144,7 @@ class BlockGraph(_Json):
         super().__init__(value, graph=_text(graph), height=height, totals=totals, group=group, **props)
 
 
-class BitMixer(_Json):
+class BitMixer(_Packed):
     """One vertical slider per block beside a master that shifts all; needs neither value nor listeners.
 
     With a BlockGraph of the same group on the page, every edit is that graph's `release`. Without one, give `graph` and

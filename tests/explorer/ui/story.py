@@ -81,10 +81,13 @@ def build(name: str, log: list[dict[str, Any]]) -> gr.Blocks:
     # As in the explorer: a value that is not newer than the last is not taken, so two answers never share a number.
     revisions = itertools.count(1)
 
+    def answer(v: dict[str, Any]) -> dict[str, Any]:
+        return {**{k: field for k, field in v.items() if k != "overlay"}, "rev": next(revisions)}  # which has no numbers
+
     def heard(event: str, v: dict[str, Any]) -> dict[str, Any]:
         kept = ("options", "selected", "protected", "expanded", "edit", "overlay")
         log.append({"event": event, "value": {k: v.get(k) for k in kept}})
-        return {**v, "rev": next(revisions)}
+        return answer(v)
 
     def seen(event: str, v: dict[str, Any]) -> None:
         log.append({"event": event, "value": v})
@@ -92,7 +95,7 @@ def build(name: str, log: list[dict[str, Any]]) -> gr.Blocks:
     quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 
     def changed(button: gr.Button, change: dict[str, Any]) -> None:
-        button.click(lambda v: {**v, **change, "rev": next(revisions)}, graph, graph, **quiet)
+        button.click(lambda v: {**answer(v), **change}, graph, graph, **quiet)
 
     async def present() -> AsyncIterator[None]:
         while True:  # with one event always pending the stream of answers never closes under another
