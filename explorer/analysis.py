@@ -58,7 +58,8 @@ class Analysis:
 
     def _events(self, work: Any, session: str) -> Iterator[Any]:
         """A job's records, and its progress, end and failures as values of a pane."""
-        yield from pane_values(self.context.worker, work, owner(session))
+        for event in pane_values(self.context.worker, work, owner(session)):
+            yield {**event, "error": None} if isinstance(event, dict) and event.get("progress") else event
         yield {"progress": None}
 
     def cancel(self, session: str) -> None:

@@ -21,16 +21,16 @@ def pane_values(worker: Worker, work: Any, owner: str) -> Iterator[Any]:
     """Run `work` on the device worker.
 
     Yields what it yields; waiting, progress and failures as values of a pane. A cancelled or superseded job ends
-    silently; one whose reader leaves is cancelled.
+    silently; one whose reader leaves is cancelled. Progress leaves the pane's error alone: it may be a newer job's.
     """
     job = worker.submit(work, owner)
     try:
         for event in worker.events(job):
             if isinstance(event, Waiting):
                 waiting = Progress(f"Waiting, {event.ahead} ahead", 0, 0, None)
-                yield {"progress": progress(waiting), "error": None}
+                yield {"progress": progress(waiting)}
             elif isinstance(event, Progress):
-                yield {"progress": progress(event), "error": None}
+                yield {"progress": progress(event)}
             else:
                 yield event
     except Cancelled:
