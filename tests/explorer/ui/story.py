@@ -82,7 +82,8 @@ def build(name: str, log: list[dict[str, Any]]) -> gr.Blocks:
     revisions = itertools.count(1)
 
     def answer(v: dict[str, Any]) -> dict[str, Any]:
-        return {**{k: field for k, field in v.items() if k != "overlay"}, "rev": next(revisions)}  # which has no numbers
+        # The page sends an overlay without its numbers.
+        return {**{k: field for k, field in v.items() if k != "overlay"}, "rev": next(revisions)}
 
     def heard(event: str, v: dict[str, Any]) -> dict[str, Any]:
         kept = ("options", "selected", "protected", "expanded", "edit", "overlay")
