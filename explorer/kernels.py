@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Update = dict[Any, Any]
 ROUNDS = 7
 KIND = "bench"
+COLUMNS = ["Linear layers", "s per step", "MB resident", "MB of them", "error"]
 SIDES = {"full": "full precision", "nf4": "nf4", "fp4": "fp4", "int8": "int8"}
 
 
@@ -66,8 +67,7 @@ class Kernels:
     def shown(self, state: ViewState | None) -> Update:
         """The figures of this model, where there are some."""
         found = self.found.get(state.model) if state else None
-        return {self.panel.kernels: gr.update(value=rows(found) if found else None, visible=bool(found)),
-                self.panel.about: about(found) if found else ""}
+        return {self.panel.kernels: f"{table(found)}\n\n{about(found)}" if found else ""}
 
     def bar(self, standing: Standing) -> dict[str, Any]:
         """A standing as the bar shows it."""
@@ -82,12 +82,18 @@ class Kernels:
     def connect(self, opened: Sequence[Any], quiet: Mapping[str, Any]) -> None:
         """Register the events; `opened` are the models once shown."""
         p, state = self.panel, self.wiring.parts.state
-        table = [p.kernels, p.about, p.timer]
+        shown = [p.kernels, p.timer]
         for event in (p.tab.select, *(e.then for e in opened)):
-            event(self.entered, state, table, **quiet)
+            event(self.entered, state, shown, **quiet)
         p.measure.click(self.begun, state, [p.bar, p.timer], **quiet)
-        p.timer.tick(self.ticked, state, [p.bar, *table], **quiet)
+        p.timer.tick(self.ticked, state, [p.bar, *shown], **quiet)
         p.bar.cancel(self.cancelled, None, None, **quiet)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Markdown."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows(found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def rows(found: Mapping[str, Any]) -> list[list[str]]:
@@ -107,4 +113,5 @@ def about(found: Mapping[str, Any]) -> str:
     load = ", ".join(f"{x:.1f}" for x in found.get("machine", {}).get("load", [])[:1])
     return (f"{found['layers']} Linear layers, {found['linear_share']:.0%} of the quantizable weights; medians of "
             f"{found['n']} steps each, the sides taken in turn in one process of low priority"
-            + (f" (load before: {load})" if load else "") + ". Resident: the whole process, with torch itself.")
+            + (f" (load before: {load})" if load else "") + ". Resident is "
+            "the whole process, torch and all; the error is that of the denoiser's output.")

@@ -9,7 +9,6 @@ import gradio as gr
 from explorer.graphview.components import JobBar
 
 POLL_S = 1.0
-COLUMNS = ["Linear layers", "s per step", "Resident MB", "Linear MB", "Output error"]
 
 # The names of `engine.export.formats.FORMATS`, which is not imported before the page is drawn (a test compares them).
 ABOUT = {
@@ -36,8 +35,7 @@ class ExportPanel:
     status: gr.Markdown
     measure: gr.Button
     bar: JobBar
-    kernels: gr.Dataframe
-    about: gr.Markdown
+    kernels: gr.Markdown
     timer: gr.Timer
 
 
@@ -59,9 +57,6 @@ def build() -> ExportPanel:
                         elem_classes="qs-quiet")
             measure = gr.Button("Measure memory and time per step", size="sm", elem_id="kernels-start")
             bar = JobBar(elem_id="kernels-bar")
-            kernels = gr.Dataframe(headers=COLUMNS, datatype=["str"] * len(COLUMNS), visible=False, interactive=False,
-                                   show_label=False, elem_id="kernels-table")
-            about = gr.Markdown(elem_id="kernels-about", elem_classes="qs-quiet")
+            kernels = gr.Markdown(elem_id="kernels-table", elem_classes="qs-quiet")
         timer = gr.Timer(POLL_S, active=False)
-    return ExportPanel(tab, chosen, plan, preview, directory, start, cancel, status, measure, bar, kernels, about,
-                       timer)
+    return ExportPanel(tab, chosen, plan, preview, directory, start, cancel, status, measure, bar, kernels, timer)
