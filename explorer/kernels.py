@@ -104,7 +104,7 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
         part = took / found["full_seconds_per_step"]
         lines.append([title, f"{took:.3g}" + (f" ({part:.2g}x)" if side != "full" else ""),
                       f"{found[f'{side}_resident_mb']:,.0f}", f"{found[f'{side}_linear_mb']:,.2f}",
-                      f"{error:.2%}" if error is not None else ""])
+                      f"{error:.1%}" if error is not None else ""])
     return lines
 
 

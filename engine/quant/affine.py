@@ -46,10 +46,8 @@ _BLOCK = 256  # weights whose errors are raised to the power together; stays in 
 def quantize(rows: Floats, bits: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Codes, deltas and zero points. rows: [O, I]; delta and zero: `dtype` [O]."""
     low, high = rows.min(axis=1), rows.max(axis=1)
-    delta, zero = _candidates(low, high, bits, dtype)
-    # Errors are measured in units of the range, so that their powers neither vanish nor overflow.
-    span = np.maximum(high.astype(np.float64) - low, np.abs(low) / _LIMITS[dtype][2])
-    unit = (1 / np.where(span > 0, span, 1)).astype(np.float32)
+    delta, zero = candidates(low, high, bits, dtype)
+    unit = error_unit(low, high, dtype)
     codes = np.empty(rows.shape, np.uint8)
     choice = np.zeros(len(rows), np.int64)
     over_rows(lambda start, stop: _quantize_rows(rows, bits, delta, zero, unit, choice, codes, start, stop),
@@ -69,7 +67,13 @@ def dequantize(tensors: dict[str, torch.Tensor], bits: int, out: Floats) -> None
                   lambda codes, start, stop: _place(codes, delta[start:stop], zero[start:stop], out[start:stop]))
 
 
-def _candidates(low: Floats, high: Floats, bits: int, dtype: torch.dtype) -> tuple[Floats, Floats]:
+def error_unit(low: Floats, high: Floats, dtype: torch.dtype) -> Floats:
+    """What errors are multiplied by: measured in units of the range, their powers neither vanish nor overflow. [O]."""
+    span = np.maximum(high.astype(np.float64) - low, np.abs(low) / _LIMITS[dtype][2])
+    return np.asarray(1 / np.where(span > 0, span, 1), np.float32)
+
+
+def candidates(low: Floats, high: Floats, bits: int, dtype: torch.dtype) -> tuple[Floats, Floats]:
     """delta and zero of every ratio, with values that `dtype` holds exactly. low, high: [O]; returns [O, 10] each."""
     smallest, largest, limit = _LIMITS[dtype]
     ratio = np.array(RATIOS)

@@ -33,7 +33,7 @@ def quantize_channels(rows: Floats, bits: Sequence[int], dtype: torch.dtype) -> 
         part = rows[start:stop]
         sort = functools.cache(lambda: np.sort(part, axis=1))
         for b in bits:
-            levels[b][start:stop] = _stored_values(_channel_codebooks(part, 2**b, sort), dtype)
+            levels[b][start:stop] = stored_values(_channel_codebooks(part, 2**b, sort), dtype)
             _assign_rows(rows, levels[b], codes[b], start, stop)
 
     over_rows(work, len(rows), _SOLVE_NS * rows.size * len(bits))
@@ -45,7 +45,7 @@ def quantize_tensor(rows: Floats, bits: Sequence[int], dtype: torch.dtype) -> di
     ordered = np.sort(rows, axis=None)[None]
     results = {}
     for b in bits:
-        levels, codes = _stored_values(_sorted_codebooks(ordered, 2**b), dtype), np.empty(rows.shape, np.uint8)
+        levels, codes = stored_values(sorted_codebooks(ordered, 2**b), dtype), np.empty(rows.shape, np.uint8)
         over_rows(functools.partial(_assign_rows, rows, levels, codes), len(rows), rows.size)
         results[b] = _stored(codes, levels[0], b, dtype)
     return results
@@ -61,22 +61,23 @@ def dequantize(tensors: dict[str, torch.Tensor], bits: int, out: Floats) -> None
 def _channel_codebooks(rows: Floats, clusters: int, sort: Callable[[], Floats]) -> Doubles:
     """The codebook of every row, [O, K]; `sort` gives the rows sorted, which long ones rarely need."""
     if rows.shape[1] < LEAST_BINNED or clusters > MOST_BINNED_CLUSTERS:
-        return _sorted_codebooks(sort(), clusters)
+        return sorted_codebooks(sort(), clusters)
     codebooks = np.empty((len(rows), clusters))
     solve_binned_rows(rows, clusters, codebooks, 0, len(rows))
     left = np.isnan(codebooks[:, 0])
     if left.any():
-        codebooks[left] = _sorted_codebooks(np.sort(rows[left], axis=1), clusters)
+        codebooks[left] = sorted_codebooks(np.sort(rows[left], axis=1), clusters)
     return codebooks
 
 
-def _sorted_codebooks(ordered: Floats, clusters: int) -> Doubles:
+def sorted_codebooks(ordered: Floats, clusters: int) -> Doubles:
+    """The codebook [O, K] of every row, each sorted ascending."""
     codebooks = np.empty((len(ordered), clusters))
     solve_rows(ordered, clusters, codebooks, 0, len(ordered))
     return codebooks
 
 
-def _stored_values(codebooks: Doubles, dtype: torch.dtype) -> Floats:
+def stored_values(codebooks: Doubles, dtype: torch.dtype) -> Floats:
     """Codebooks with values that `dtype` holds exactly."""
     largest, kind = _FORMATS[dtype]
     return codebooks.clip(-largest, largest).astype(kind).astype(np.float32)

@@ -12,6 +12,7 @@ import torch
 from engine.core.errors import OptionError
 from engine.core.option import Option
 from engine.quant import affine, bnb, groupwise, kmeans
+from engine.quant.accelerated import ACCELERATED, accelerator
 from engine.quant.jit import jit_loose, over_rows
 from engine.quant.qweight import TAU, QuantizedWeight
 from engine.quant.scaling import fold, stored_tau
@@ -31,6 +32,8 @@ def quantize_all(weight: torch.Tensor, options: Iterable[Option],
                  precision_bits: int = 16) -> dict[Option, QuantizedWeight]:
     """One weight under several options, which share what can be shared (sorting).
 
+    A graphics card, where there is one, does the searching for large weights.
+
     Args:
         weight: [O, in, *kernel], any float type and device.
         options: each at most once counted; the result is in this order.
@@ -45,10 +48,15 @@ def quantize_all(weight: torch.Tensor, options: Iterable[Option],
     source = weight.detach().cpu()
     plain = source.float().contiguous()
     _check(plain)
+    device = accelerator(plain.numel())
+    there = plain.to(device) if device else plain
     found: dict[Option, Tensors] = {}
     for method in dict.fromkeys(option.method for option in wanted):
         bits = [option.bits for option in wanted if option.method == method]
-        tensors = QUANTIZERS[method](source if method == "fp16" else plain, bits, _DTYPES[precision_bits])
+        if device and method in ACCELERATED:
+            tensors = ACCELERATED[method](there, bits, _DTYPES[precision_bits])
+        else:
+            tensors = QUANTIZERS[method](source if method == "fp16" else plain, bits, _DTYPES[precision_bits])
         found.update({Option(method, b): t for b, t in tensors.items()})
     return {option: QuantizedWeight(option, tuple(weight.shape), found[option]) for option in wanted}
 

@@ -52,7 +52,7 @@ def test_every_side_is_a_line_beside_full_precision() -> None:
     assert all(len(line) == len(COLUMNS) for line in found)
     assert [line[0] for line in found] == ["full precision", "nf4", "fp4", "int8"]
     assert (found[1][1], found[3][1]) == ("0.2 (2x)", "0.05 (0.5x)")
-    assert (found[0][-1], found[1][-1]) == ("", "25.00%")
+    assert (found[0][-1], found[1][-1]) == ("", "25.0%")
     assert "80 Linear layers, 44%" in about(FOUND) and "0.3" in about(FOUND)
 
 
@@ -75,7 +75,7 @@ def test_figures_belong_to_the_model_they_were_measured_on() -> None:
     jobs.current = SimpleNamespace(model="m", ended=1.0)  # type: ignore[assignment]
     shown = kernels(jobs)
     answer: Any = shown.ticked(STATE)
-    assert "| nf4 | 0.2 (2x) | 653 | 1.79 | 25.00% |" in answer["kernels"] and not answer["timer"].active
+    assert "| nf4 | 0.2 (2x) | 653 | 1.79 | 25.0% |" in answer["kernels"] and not answer["timer"].active
     other: Any = shown.entered(SimpleNamespace(model="other"))  # type: ignore[arg-type]
     assert other["kernels"] == ""
 

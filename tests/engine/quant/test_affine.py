@@ -101,7 +101,7 @@ def test_no_clipping_is_never_beaten_by_the_choice(rows: np.ndarray, bits: int) 
     made = affine.quantize(rows, bits, torch.float16)
     result = dequantized(made, bits, rows.shape).astype(np.float64)
     assert np.isfinite(result).all()
-    delta, zero = affine._candidates(rows.min(axis=1), rows.max(axis=1), bits, torch.float16)
+    delta, zero = affine.candidates(rows.min(axis=1), rows.max(axis=1), bits, torch.float16)
     delta, zero = delta[:, :1], zero[:, :1]
     codes = np.clip(np.rint(rows / delta) + zero, 0, 2**bits - 1)
     whole = ((codes - zero) * delta).astype(np.float64)
