@@ -69,6 +69,7 @@ class Wiring:
         self.quiet: dict[str, Any] = {**QUIET, "show_progress_on": parts.download}
         self.analyse = AnalyseWiring(parts.views.analyse, self, self.quiet)
         self.jobs = Jobs()
+        self.planned = False  # whether an export was planned yet
         self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
         self.revisions = itertools.count(time.time_ns() // 1_000_000)
@@ -321,11 +322,14 @@ class Wiring:
         x.start.click(self.exporting, [p.state, x.format, x.directory], x.status, **self.quiet)
         x.cancel.click(self.export_cancelled, None, None, **self.quiet)
 
-    def planning(self, state: ViewState | None, name: str) -> Update:
-        """What a file would hold of the recipe."""
+    def planning(self, state: ViewState | None, name: str) -> Iterator[Update]:
+        """What a file would hold of the recipe; the first time the formats are read, which takes seconds."""
         x = self.parts.views.export
+        if not self.planned:
+            yield {x.plan: "Working out what the file would hold…"}
         text, changes = self.handlers.export_plan(state, name) if state else ("", False)
-        return {x.plan: text, x.preview: gr.update(visible=changes)}
+        self.planned = True
+        yield {x.plan: text, x.preview: gr.update(visible=changes)}
 
     def exporting(self, state: ViewState | None, name: str, directory: str, request: gr.Request) -> Iterator[Update]:
         """Export, step by step in words."""
