@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine.bench.finals import PART, Finals
 from engine.calibrate.adaround import RoundingPlan
 from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.capture import CapturePlan
@@ -24,22 +25,17 @@ from engine.calibrate.rows import RowsPlan
 from engine.core.errors import InputError
 from engine.core.jsonrecord import to_json
 from engine.core.places import cache_dir, model_stem
-from engine.core.recipe import Recipe, model_ref, save_recipe
+from engine.core.recipe import save_recipe
 from engine.core.sizes import bit_operations, bits_per_weight
-from engine.live.apply import applied, restore
+from engine.live.apply import restore
 from engine.live.cancel import Cancel
-from engine.live.generate import Picture, generate
 from engine.live.macs import layer_macs
 from engine.live.model import Model, open_model
-from engine.live.request import Request
 from engine.metrics.bootstrap import difference_interval
-from engine.metrics.compare import Reference, compare, per_image
-from engine.metrics.features import find_extractor
 from engine.providers.partial import Partial
 from engine.providers.progress import Progress
-from engine.providers.prompts import request_for, split_of
+from engine.providers.prompts import split_of
 
-PART = "final"
 SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
 PRESETS = ("W4A8", "W4A6")
 COMPLETE = "+ PTS by voting"  # everything: what the explorer offers as a preset
@@ -142,12 +138,11 @@ def table(model: Model, plan: TablePlan, *, partial: Path | None = None, directo
         StudyError: `partial` belongs to another table.
         Cancelled: the caller asked for it.
     """
-    request = request_for(split_of(model), PART, plan.images, steps=plan.steps)
     head = {"model": model.structure.identity, "prompts": split_of(model).hash, "part": PART, "dtype": model.dtype,
             **to_json(plan), "presets": "any"}
     kept = Partial(partial, head)
     done = {(r["preset"], r["row"]): r for r in kept.records}
-    measure = _Measure(model, request, cancel)
+    finals = Finals(model, plan.images, plan.steps, cancel)
     for preset in plan.presets:
         for name, ingredients in plan.ingredients().items():
             if (preset, name) not in done:
@@ -156,43 +151,26 @@ def table(model: Model, plan: TablePlan, *, partial: Path | None = None, directo
                     if isinstance(event, Progress):
                         yield replace(event, doing=f"{preset} {name}: {event.doing}")
                     elif isinstance(event, Calibrated):
-                        done[preset, name] = asdict(measure.row(preset, name, event))
+                        done[preset, name] = asdict(_measured(model, finals, preset, name, event))
                         kept.add(done[preset, name])
                         _keep(model, event, recipes, f"{preset} {name}")
             yield _row(done[preset, name])
 
 
-class _Measure:
-    """Generates the final pictures under a recipe and compares them with full precision, which is generated once."""
-
-    def __init__(self, model: Model, request: Request, cancel: Cancel | None) -> None:
-        self._model, self._request, self._cancel = model, request, cancel
-        self._reference: Reference | None = None
-
-    def row(self, preset: str, name: str, found: Calibrated) -> TableRow:
-        if self._reference is None:
-            with applied(self._model, Recipe(model_ref(self._model.structure), {})):
-                self._reference = Reference(self._pictures(), find_extractor(self._model.directory))
-        with applied(self._model, found.recipe):
-            made = self._pictures()
-        metrics = {m.name: (m.value, m.low, m.high) for m in compare(self._reference, made)}
-        images = {k: tuple(map(float, v)) for k, v in per_image(self._reference, made).items()}
-        recipe, structure = found.recipe, self._model.structure
-        bits = bits_per_weight(structure, recipe.options, recipe.activations, recipe.weights)
-        operations = bit_operations(structure, layer_macs(self._model), recipe.options, recipe.activations)
-        scaled = [s for s in found.scalings.values() if s.before]
-        learned = [r for r in found.roundings.values() if r.iterations]
-        figures = {
-            "recipe": recipe.hash, "weights": found.weights.id if found.weights else "",
-            "tables": found.tables.id if found.tables else "", "scaled": sum(s.accepted for s in scaled),
-            "scalings": len(scaled), "learned": sum(r.accepted for r in learned), "blocks": len(learned),
-            "shifted": sum(s.accepted for s in found.shifts.values()), "voted": len(found.shifts),
-        }
-        return TableRow(preset, name, metrics, images, bits, operations, figures, dict(found.stages))
-
-    def _pictures(self) -> list[Picture]:
-        events = generate(self._model, self._request, cancel=self._cancel, exact=True)
-        return [e for e in events if isinstance(e, Picture)]
+def _measured(model: Model, finals: Finals, preset: str, name: str, found: Calibrated) -> TableRow:
+    metrics, images = finals.of(found.recipe)
+    recipe, structure = found.recipe, model.structure
+    bits = bits_per_weight(structure, recipe.options, recipe.activations, recipe.weights)
+    operations = bit_operations(structure, layer_macs(model), recipe.options, recipe.activations)
+    scaled = [s for s in found.scalings.values() if s.before]
+    learned = [r for r in found.roundings.values() if r.iterations]
+    figures = {
+        "recipe": recipe.hash, "weights": found.weights.id if found.weights else "",
+        "tables": found.tables.id if found.tables else "", "scaled": sum(s.accepted for s in scaled),
+        "scalings": len(scaled), "learned": sum(r.accepted for r in learned), "blocks": len(learned),
+        "shifted": sum(s.accepted for s in found.shifts.values()), "voted": len(found.shifts),
+    }
+    return TableRow(preset, name, metrics, images, bits, operations, figures, dict(found.stages))
 
 
 def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:

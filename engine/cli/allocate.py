@@ -119,6 +119,7 @@ def _scores(structure: Any, wanted: str | None, method: str) -> Any:
     """Scores by name, by file, or the best kind that is at hand."""
     from engine.allocate.problem import blind_scores
     from engine.providers.files import check_scores, find_scores, load_scores
+    from engine.providers.table import completed
 
     if wanted and (wanted.endswith(".json") or Path(wanted).is_file()):
         scores = load_scores(wanted)
@@ -130,7 +131,7 @@ def _scores(structure: Any, wanted: str | None, method: str) -> Any:
     found = {name: scores for name, scores in find_scores(structure).items() if scores.is_damage}
     for name in [wanted] if wanted else [*PREFERRED, *found]:
         if name in found:
-            return _completed(structure, found, name)
+            return completed(structure, found, name)
     if not wanted and not ALLOCATORS[method].scored:
         return blind_scores(structure)
     raise InputError(f"There are no {wanted or ''}{' ' if wanted else ''}scores of {structure.model} for {method} "
@@ -142,17 +143,6 @@ def _maker(wanted: str | None) -> str:
     """The provider of `sensitivity` whose run makes these scores."""
     known = (*PREFERRED[1:], "orthogonality")
     return next((name for name in known if wanted and wanted.startswith(name)), PREFERRED[-1])
-
-
-def _completed(structure: Any, found: dict[str, Any], name: str) -> Any:
-    """Measured damages cover few options; the others are scaled by weight error, as the explorer does."""
-    from dataclasses import replace
-
-    from engine.providers.table import damage_table
-
-    table = damage_table(structure, found, name)
-    rows = {choice: dict(row) for choice, row in table.values.items()}
-    return replace(found[name], layers=rows) if rows else found[name]
 
 
 def _limits(args: argparse.Namespace, structure: Any) -> Any:

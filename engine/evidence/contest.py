@@ -28,7 +28,7 @@ from engine.core.record import Scores
 from engine.core.seeds import derive
 from engine.core.sizes import recipe_bytes
 from engine.evidence.near import shaken
-from engine.providers.table import damage_table
+from engine.providers.table import completed
 
 OURS = "ours"
 UNIFORM = "uniform"
@@ -135,7 +135,7 @@ def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterat
     advisor = sources.advisor
     tables = [("predicted optimum", advisor.scores)]
     if MEASURED in sources.found:
-        tables.append(("layers measured alone", _completed(advisor.structure, sources.found, MEASURED)))
+        tables.append(("layers measured alone", completed(advisor.structure, sources.found, MEASURED)))
     for number in range(CANDIDATES - len(tables)):
         rng = np.random.default_rng(derive("contest", budget.name, seed, number))
         tables.append((f"shaken {number + 1}", shaken(advisor.scores, SHAKE, rng)))
@@ -165,7 +165,7 @@ def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Alloc
     makers: dict[str, Callable[[int], Allocation]] = {
         "size-only": lambda size: allocate(by(blind_scores(structure))(size), "size-only"),
     }
-    known = {name: _completed(structure, sources.found, name) for name in sources.found}
+    known = {name: completed(structure, sources.found, name) for name in sources.found}
     if MEASURED in known:
         makers["measured-greedy"] = lambda size: allocate(by(known[MEASURED])(size), "measured-greedy")
         makers["measured, knapsack"] = lambda size: knapsack(by(known[MEASURED])(size))
@@ -188,10 +188,3 @@ def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Alloc
 
 def _allocated(problem: Callable[[int], Problem], name: str, size: int) -> Allocation:
     return allocate(problem(size), name)
-
-
-def _completed(structure: Structure, found: Mapping[str, Scores], name: str) -> Scores:
-    """Measured damages cover few options; the others are scaled by weight error."""
-    table = damage_table(structure, found, name)
-    rows = {choice: dict(row) for choice, row in table.values.items()}
-    return replace(found[name], layers=rows) if rows else found[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.core.graph import Structure
 from engine.core.option import FP16
@@ -49,6 +49,13 @@ class DamageTable:
         if mse is None:
             return None
         return CAP_DB if mse <= 10 ** (-CAP_DB / 10) else -10 * math.log10(mse)
+
+
+def completed(structure: Structure, scores: Mapping[str, Scores], provider: str) -> Scores:
+    """A provider's scores with an entry for every option: measured damages cover few, the others are scaled."""
+    table = damage_table(structure, scores, provider)
+    rows = {choice: dict(row) for choice, row in table.values.items()}
+    return replace(scores[provider], layers=rows) if rows else scores[provider]
 
 
 def damage_table(structure: Structure, scores: Mapping[str, Scores], provider: str = MEASURED) -> DamageTable:

@@ -1,0 +1,206 @@
+"""`mpq`: MPQ-Diff's recipes against controls and the other providers', at the same stored bits, on final pictures.
+
+Every contender chooses among the same options for the same layers, and all bytes are charged. Finished rows are kept
+and the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.allocate.allocation import Allocation
+from engine.allocate.allocators import ALLOCATORS, allocate
+from engine.allocate.baselines import random_recipes, uniforms
+from engine.allocate.budget import bits_budget
+from engine.allocate.knapsack import knapsack
+from engine.allocate.problem import Limits, Problem, blind_scores, layer_problem
+from engine.bench.finals import PART, Finals, Images, Metrics
+from engine.core.errors import InputError
+from engine.core.jsonrecord import to_json
+from engine.core.option import Option
+from engine.core.places import cache_dir, model_stem
+from engine.core.recipe import Recipe, save_recipe
+from engine.core.sizes import bits_per_weight
+from engine.live.cancel import Cancel
+from engine.live.model import Model, open_model
+from engine.metrics.bootstrap import difference_interval
+from engine.providers.files import find_scores
+from engine.providers.partial import Partial
+from engine.providers.progress import Progress
+from engine.providers.prompts import split_of
+from engine.providers.table import completed
+
+FAITHFUL, USEFUL = "mpq-diff", "mpq-diff-useful"
+NEEDED = ("orthogonality", "orthogonality-linear", "weight-error")
+LEARNED = {"Qua2SeDiMo": "predictor", "measured one at a time": "measured"}  # row -> provider
+CONTROLS = ("weight-error", "mpq-flat", "size-only")
+OPTIONS = tuple(Option(method, bits) for method in ("uaq", "kmeans_c", "kmeans_a") for bits in (2, 3, 4, 5, 6, 8))
+SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
+
+
+@dataclass(frozen=True, slots=True)
+class MpqPlan:
+    """What is compared.
+
+    Attributes:
+        bits: stored bits per weight, a budget each.
+        images: final pictures per recipe.
+        draws: random recipes per budget, a row each.
+        steps: denoising steps; None = the model's default.
+
+    Raises:
+        InputError: fewer than two pictures.
+    """
+
+    bits: tuple[float, ...] = (2.75, 3.0, 3.25, 3.5, 4.0)
+    images: int = 256
+    draws: int = 3
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise InputError(f"A comparison needs at least two pictures per row, got {self.images}.")
+
+
+@dataclass(frozen=True)
+class MpqRow:
+    """One recipe.
+
+    Attributes:
+        budget: stored bits per weight it had to keep.
+        contender: whose recipe.
+        recipe: its hash.
+        bits_per_weight: what it takes.
+        widths: nominal bits -> share of the weights' layers, as text; how bang-bang it is.
+        metrics, images: see `Finals`.
+    """
+
+    budget: float
+    contender: str
+    recipe: str
+    bits_per_weight: float
+    widths: str
+    metrics: Metrics
+    images: Images
+
+
+def table(model: Model, plan: MpqPlan, *, partial: Path | None = None, recipes: Path | None = None,
+          cancel: Cancel | None = None) -> Iterator[Progress | MpqRow]:
+    """Measure every row; those kept in `partial` come at once.
+
+    Args:
+        model: in float32; its recipe is put back at the end.
+        plan: see `MpqPlan`.
+        partial: JSON lines with finished rows.
+        recipes: folder for the recipe of every row; None writes none.
+        cancel: asked all the time.
+
+    Raises:
+        InputError: the scores that MPQ-Diff needs are not there.
+        StudyError: `partial` belongs to another table.
+        Cancelled: the caller asked for it.
+    """
+    structure = model.structure
+    found = find_scores(structure)
+    missing = [name for name in NEEDED if name not in found]
+    if missing:
+        raise InputError(f"There are no {missing[0]} scores of {structure.model}; make them with python -m engine "
+                         f"sensitivity {structure.model} --provider {missing[0].removesuffix('-linear')}.")
+    head = {"model": structure.identity, "prompts": split_of(model).hash, "part": PART, "dtype": model.dtype,
+            **to_json(plan), "bits": "any"}
+    kept = Partial(partial, head)
+    done = {(r["budget"], r["contender"], r["recipe"]): r for r in kept.records}
+    finals = Finals(model, plan.images, plan.steps, cancel)
+    wanted = [(bits, name, recipe) for bits in plan.bits for name, recipe in _contenders(model, bits, plan.draws)]
+    for number, (bits, name, recipe) in enumerate(wanted):
+        key = (bits, name, recipe.hash)
+        if key not in done:
+            yield Progress(f"{bits:g} bits: {name}", number, len(wanted))
+            metrics, images = finals.of(recipe)
+            row = MpqRow(bits, name, recipe.hash, bits_per_weight(structure, recipe.options), _widths(recipe), metrics,
+                         images)
+            done[key] = asdict(row)
+            kept.add(done[key])
+        if recipes is not None:
+            stem = "-".join("".join(c if c.isalnum() else " " for c in f"{bits:g} {name}".lower()).split())
+            save_recipe(recipes / f"{stem}.recipe.json", recipe, structure)
+        yield _row(done[key])
+
+
+def _contenders(model: Model, bits: float, draws: int) -> Iterator[tuple[str, Recipe]]:
+    """Name and recipe; what has no recipe at this size, or no scores, is left out."""
+    structure = model.structure
+    found = find_scores(structure)
+    limits, budget = Limits(options=OPTIONS, keep_untouched=False), bits_budget(bits, structure)
+
+    def by(provider: str) -> Problem:
+        scores = completed(structure, found, provider) if provider else blind_scores(structure)
+        return layer_problem(structure, scores, budget, limits)
+
+    makers: dict[str, Callable[[], Allocation]] = {}
+    for name in (FAITHFUL, USEFUL, *CONTROLS):
+        makers[name] = lambda name=name: allocate(by(ALLOCATORS[name].provider), name)  # type: ignore[misc]
+    for name, provider in LEARNED.items():
+        if provider in found:
+            makers[name] = lambda provider=provider: knapsack(by(provider))  # type: ignore[misc]
+    for name, make in makers.items():
+        try:
+            yield name, make().recipe
+        except InputError:  # nothing of this kind fits
+            continue
+    try:
+        blind = by("")
+    except InputError:
+        return
+    for method, allocation in uniforms(blind).items():
+        yield f"uniform {method}", allocation.recipe
+    for number, allocation in enumerate(random_recipes(blind, draws, 0)):
+        yield f"random {number + 1}", allocation.recipe
+
+
+def _widths(recipe: Recipe) -> str:
+    held = [option.bits for option in recipe.options.values()]
+    return " ".join(f"{bits}:{held.count(bits)}" for bits in sorted(set(held)))
+
+
+def lines(rows: Sequence[MpqRow]) -> list[dict[str, Any]]:
+    """The table: a line per row, with its PSNR against the useful recipe of the same budget image by image."""
+    useful = {r.budget: r for r in rows if r.contender == USEFUL}
+    found = []
+    for row in rows:
+        line: dict[str, Any] = {"budget": row.budget, "contender": row.contender, "bits": round(row.bits_per_weight, 3),
+                                "layers by width": row.widths}
+        for name, (value, low, high) in row.metrics.items():
+            if name.partition("[")[0] in SHOWN:
+                line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
+        line[f"psnr against {USEFUL}"] = _difference(row, useful.get(row.budget))
+        found.append(line)
+    return found
+
+
+def _difference(row: MpqRow, other: MpqRow | None) -> str:
+    if other is None or other is row:
+        return ""
+    mean, low, high = difference_interval(row.images["psnr"], other.images["psnr"])
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
+    """The table of a model; `rounds` is how many final pictures each row makes."""
+    live = open_model(model)
+    try:
+        stem = model_stem(live.structure.model, live.structure.identity)
+        place = cache_dir() / "bench" / f"{stem}.mpq-{rounds}.jsonl"
+        rows = [e for e in table(live, MpqPlan(images=rounds), partial=place) if isinstance(e, MpqRow)]
+    finally:
+        live.close()
+    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
+            "rows": lines(rows)}
+
+
+def _row(record: Mapping[str, Any]) -> MpqRow:
+    return MpqRow(**{**record, "metrics": {k: tuple(v) for k, v in record["metrics"].items()},
+                     "images": {k: tuple(v) for k, v in record["images"].items()}})
