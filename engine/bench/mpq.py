@@ -55,9 +55,9 @@ class MpqPlan:
         InputError: fewer than two pictures.
     """
 
-    bits: tuple[float, ...] = (2.75, 3.0, 3.25, 3.5, 4.0)
+    bits: tuple[float, ...] = (3.0, 3.25, 3.5, 4.0)
     images: int = 256
-    draws: int = 3
+    draws: int = 2
     steps: int | None = None
 
     def __post_init__(self) -> None:
