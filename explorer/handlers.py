@@ -16,7 +16,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.core.errors import Cancelled, EngineError, RecipeError
+from engine.core.errors import Cancelled, EngineError, OtherModelError, RecipeError
 from engine.core.option import FP16, Option
 from engine.core.presets import preset
 from engine.core.recipe import (
@@ -174,11 +174,16 @@ class Handlers:
         """A recipe file from the user's disk: ours, or another tool's."""
         if not path:
             return state
-        model = self.context.model(state.model)
-        recipe, taken = read_any(model.structure, path)
+        model, name = self.context.model(state.model), Path(path).name[:60]
+        try:
+            recipe, taken = read_any(model.structure, path, transfer=state.refused == name)
+        except OtherModelError as error:
+            gr.Warning(f"{sentence(error).partition(' Use transfer')[0]} Load the file once more to apply it all the "
+                       f"same, by layer name.")
+            return replace(state, refused=name)
         for line in taken:
             gr.Info(line)
-        return edited(state, of_recipe(model.order, recipe), f"loaded {Path(path).name[:60]}")
+        return edited(replace(state, refused=""), of_recipe(model.order, recipe), f"loaded {name}")
 
     def _protected_layers(self, state: ViewState, model: OpenModel) -> set[str]:
         protected = set(state.protected)

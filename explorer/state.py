@@ -44,6 +44,7 @@ class ViewState:
         overlay, ramp: what colours the graph, and with which colours.
         settings: see `Settings`.
         pins: name ("A", "B") -> pinned options.
+        refused: name of a recipe file of another model; loading it once more takes it over.
         edit: how many of the page's own changes are in this state; the page counts them.
     """
 
@@ -57,6 +58,7 @@ class ViewState:
     ramp: str = "ember"
     settings: Settings = field(default_factory=Settings)
     pins: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
+    refused: str = ""
     edit: int = 0
 
     @property

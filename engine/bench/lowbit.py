@@ -10,7 +10,7 @@ import ctypes
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 
 from engine.bench.machine import median
 from engine.bench.scratch import measured_source
+from engine.core.layer import Layer
 from engine.core.option import parse_option
 from engine.export.verify import example_call
 from engine.live.model import Model, open_model
@@ -52,8 +53,12 @@ def measured(model: Model, rounds: int, progress: Progress | None = None) -> dic
     """`run` on an open model, which is at full precision before and afterwards."""
     layers = [layer for layer in model.structure.layers if layer.kind == "linear" and layer.name == layer.module]
     by_module = {layer.module: layer for layer in layers}
-    packed = {method: {name: model.store.load(layer.name, parse_option(method)) for name, layer in by_module.items()}
-              for method in METHODS}
+    sizes = {}
+    for method in METHODS:  # quantized and written before anything is timed
+        held = _packed(model, by_module, method)
+        sizes[method] = sum(weight.size_bytes for weight in held.values())
+        del held
+    model.store.flush()
     for tensor in (*model.denoiser.parameters(), *model.denoiser.buffers()):
         tensor.data = tensor.data.clone()  # out of mapped files, whose pages are resident whoever needs them
     inputs = example_call(model)
@@ -64,8 +69,7 @@ def measured(model: Model, rounds: int, progress: Progress | None = None) -> dic
         for number, side in enumerate(seconds):
             if progress:
                 progress(turn * len(seconds) + number, (rounds + WARM_UP) * len(seconds))
-            found, took, memory = _side(model, packed.get(side), lambda name: model.originals.tensor(by_module[name]),
-                                        inputs)
+            found, took, memory = _side(model, by_module, side, inputs)
             outputs[side] = found
             if turn >= WARM_UP:
                 seconds[side].append(took)
@@ -77,19 +81,27 @@ def measured(model: Model, rounds: int, progress: Progress | None = None) -> dic
         **{f"{side}_seconds_per_step": median(values) for side, values in seconds.items()},
         **{f"{side}_resident_mb": median(values) / 1e6 for side, values in resident.items()},
         "full_linear_mb": sum(layer.weights for layer in layers) * torch.float32.itemsize / 1e6,
-        **{f"{method}_linear_mb": sum(w.size_bytes for w in weights.values()) / 1e6
-           for method, weights in packed.items()},
+        **{f"{method}_linear_mb": size / 1e6 for method, size in sizes.items()},
         **{f"{method}_output_error": float((outputs[method] - outputs["full"]).norm() / outputs["full"].norm())
            for method in METHODS},
     }
 
 
-def _side(model: Model, weights: dict[str, QuantizedWeight] | None, original: Callable[[str], torch.Tensor],
+def _packed(model: Model, by_module: Mapping[str, Layer], method: str) -> dict[str, QuantizedWeight]:
+    return {name: model.store.load(layer.name, parse_option(method)) for name, layer in by_module.items()}
+
+
+def _side(model: Model, by_module: Mapping[str, Layer], side: str,
           inputs: dict[str, Any]) -> tuple[torch.Tensor, float, float]:
-    """Output, seconds and resident bytes of one step."""
-    if weights is None:
+    """Output, seconds and resident bytes of one step, with nothing of the other sides in memory."""
+    if side not in METHODS:
+        model.originals.release()
         return _step(model, inputs)
-    with executed(model.denoiser, weights, reload=original):
+    # Handed over at once: the modules keep copies of their own, and then the store's files are let go.
+    with executed(model.denoiser, _packed(model, by_module, side),
+                  reload=lambda name: model.originals.tensor(by_module[name])):
+        model.store.release()
+        model.originals.release()
         return _step(model, inputs)
 
 

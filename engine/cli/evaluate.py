@@ -16,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Model, recipe, and on how many pictures."""
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--recipe", metavar="FILE", required=True, help="recipe JSON, or a preset such as uaq-4")
+    parser.add_argument("--transfer", action="store_true", help="take a recipe made for another model by layer name")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--prompts", metavar="FILE", help="text file, one prompt per line (default: the final split)")
     parser.add_argument("--part", default="final", choices=["study", "calibration", "final"])
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.providers.reference import reference_pictures
 
     model = opened(args)
-    recipe = _recipe(model, args.recipe)
+    recipe = _recipe(model, args.recipe, args.transfer)
     request = _request(model, args, first=0)
 
     def pictures(of: Recipe, wanted: Any, title: str) -> list[Any]:
@@ -71,13 +72,15 @@ def _finite(value: float) -> float | None:
     return value if abs(value) != float("inf") else None
 
 
-def _recipe(model: Any, text: str) -> Any:
+def _recipe(model: Any, text: str, transfer: bool) -> Any:
     from engine.core.presets import preset, uniform_presets
-    from engine.core.recipe import check, load_recipe
+    from engine.core.recipe import check, load_recipe, transferred
 
     if text in {p.name for p in uniform_presets()}:
         return preset(model.structure, text)
     recipe = load_recipe(text)
+    if transfer:
+        return transferred(model.structure, recipe)
     check(model.structure, recipe)
     return recipe
 

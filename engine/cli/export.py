@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", action="store_true", help="only show what the file would hold; needs no weights")
     parser.add_argument("--accept-requantized", action="store_true",
                         help="write even if layers cannot be held as the recipe says (they are listed)")
+    parser.add_argument("--transfer", action="store_true", help="take a recipe made for another model by layer name")
     placement_arguments(parser)
 
 
@@ -34,14 +35,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         from engine.models.structure import read_structure
 
         structure = read_structure(args.model)
-        plan = plan_export(structure, recipe_named(structure, args.recipe), args.format)
+        plan = plan_export(structure, recipe_named(structure, args.recipe, args.transfer), args.format)
         return _described(plan), "\n".join(plan.lines())
     if not args.out:
         raise InputError("Name a new directory with --out, or use --plan to only see what the file would hold.")
 
     model = opened(args)
     try:
-        recipe = recipe_named(model.structure, args.recipe)
+        recipe = recipe_named(model.structure, args.recipe, args.transfer)
         print("\n".join(plan_export(model.structure, recipe, args.format).lines()), file=sys.stderr)
         steps = export(model, recipe, args.format, args.out, accept_requantized=args.accept_requantized)
         done = next(step for step in _shown(steps, len(model.structure.layers)) if isinstance(step, Exported))
@@ -58,16 +59,17 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
                     f"{done.difference.output:.3g} (outputs up to {done.difference.output_scale:.3g})\n\n{code}")
 
 
-def recipe_named(structure: Structure, text: str) -> Recipe:
-    """A recipe file, or a preset by name.
+def recipe_named(structure: Structure, text: str, transfer: bool = False) -> Recipe:
+    """A recipe file, or a preset by name; with `transfer`, one of another model as this one's.
 
     Raises:
         RecipeError: it is neither.
     """
     from engine.core.presets import preset, uniform_presets
-    from engine.core.recipe import load_recipe
+    from engine.core.recipe import load_recipe, transferred
 
-    return preset(structure, text) if text in {p.name for p in uniform_presets()} else load_recipe(text)
+    recipe = preset(structure, text) if text in {p.name for p in uniform_presets()} else load_recipe(text)
+    return transferred(structure, recipe) if transfer else recipe
 
 
 def _described(plan: Any) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-PRECISION = {16: "float16", 32: "float32"}
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The model, its adapters, and where to."""
@@ -24,7 +22,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     from engine.core.errors import InputError
     from engine.export.directory import staged
-    from engine.models.loading import load_pipeline
+    from engine.models.loading import load_pipeline, stored_dtype
     from engine.models.lora import fuse_lora
     from engine.models.quiet import quiet
     from engine.models.structure import read_structure
@@ -32,12 +30,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if len(args.scale) not in (1, len(args.lora)):
         raise InputError(f"{len(args.lora)} adapters take one scale or {len(args.lora)}, not {len(args.scale)}.")
     scales = args.scale * len(args.lora) if len(args.scale) == 1 else args.scale
-    precision = read_structure(args.model).precision_bits
+    stored = getattr(torch, stored_dtype(args.model))
     pipeline = load_pipeline(args.model)
     changed = {Path(file).name: fuse_lora(pipeline, Path(file), scale)
                for file, scale in zip(args.lora, scales, strict=True)}
     with staged(args.out) as directory, quiet():
-        pipeline.to(dtype=getattr(torch, PRECISION.get(precision, "float32"))).save_pretrained(directory)
+        pipeline.to(dtype=stored).save_pretrained(directory)
     structure = read_structure(args.out)
     said = ", ".join(f"{name} changes {count} weights" for name, count in changed.items())
     return ({"out": args.out, "identity": structure.identity, "changed": changed},

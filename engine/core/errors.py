@@ -15,6 +15,10 @@ class RecipeError(EngineError):
     """A recipe that does not fit: unknown layers or options, wrong identity, malformed file."""
 
 
+class OtherModelError(RecipeError):
+    """A recipe of another model, which may be taken over on purpose."""
+
+
 class OptionError(EngineError):
     """A quantization option that does not exist or cannot be applied to a layer."""
 

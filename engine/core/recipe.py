@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.core.activation import Activation, activation_from_json, activation_to_json
-from engine.core.errors import OptionError, RecipeError
+from engine.core.errors import OptionError, OtherModelError, RecipeError
 from engine.core.files import parse_json, read_json, write_json
 from engine.core.fromset import FromSet, from_set_from_json, from_set_to_json
 from engine.core.graph import Structure
@@ -147,11 +147,21 @@ def check(structure: Structure, recipe: Recipe, *, transfer: bool = False) -> No
                           f"give it the option it was calibrated for, or take it out of the weights.")
     identity = recipe.model.identity
     if not transfer and structure.identity and identity and identity != structure.identity:
-        raise RecipeError(
+        raise OtherModelError(
             f"The recipe was made for another model ({recipe.model.id}, identity {identity[:12]}); this is "
             f"{structure.model}, identity {structure.identity[:12]}. Use transfer to apply it by name and shape, "
             f"then measure again."
         )
+
+
+def transferred(structure: Structure, recipe: Recipe) -> Recipe:
+    """A recipe of another model (a fine-tune of the same architecture, say) as one of this model's, on purpose.
+
+    Raises:
+        RecipeError: it does not fit this model.
+    """
+    check(structure, recipe, transfer=True)
+    return replace(recipe, model=model_ref(structure))
 
 
 def recipe_to_json(recipe: Recipe, structure: Structure | None = None) -> dict[str, Any]:

@@ -28,13 +28,15 @@ def kind_of(data: bytes) -> str:
     return "sdnq" if isinstance(config, dict) and "quant_method" in config else "apple"
 
 
-def read_any(structure: Structure, path: str | os.PathLike[str], name: str = "") -> tuple[Recipe, list[str]]:
+def read_any(structure: Structure, path: str | os.PathLike[str], name: str = "",
+             transfer: bool = False) -> tuple[Recipe, list[str]]:
     """A recipe for a model, and an account of what was taken over (empty for our own files).
 
     Args:
         structure: of the model.
         path: the file.
         name: which of several recipes in it.
+        transfer: take one of ours that was made for another model, on purpose.
 
     Raises:
         RecipeError: it is no such file, or made for another model.
@@ -42,7 +44,7 @@ def read_any(structure: Structure, path: str | os.PathLike[str], name: str = "")
     kind = kind_of(read_bytes(path))
     if kind == OWN:
         recipe = load_recipe(path)
-        check(structure, recipe)
+        check(structure, recipe, transfer=transfer)
         return recipe, []
     found = import_recipe(structure, path, kind, name)
     return found.recipe, found.lines()

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from engine.core.errors import EngineError
 
 _MARK = ".exporting-"
@@ -38,8 +40,9 @@ def staged(target: str | os.PathLike[str], needed_bytes: int = 0) -> Iterator[Pa
         if path.is_dir():
             path.rmdir()
         temporary.rename(path)
-    except OSError as failure:
-        raise EngineError(f"Cannot write {path}: {failure.strerror or failure}; nothing was left behind.") from None
+    except (OSError, SafetensorError) as failure:  # the libraries' own files fail the second way
+        raise EngineError(f"Cannot write {path}: {getattr(failure, 'strerror', None) or failure}; nothing was left "
+                          f"behind.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

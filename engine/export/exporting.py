@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.core.errors import RecipeError
+from engine.core.errors import EngineError, RecipeError
 from engine.core.graph import Structure
 from engine.core.recipe import Recipe, save_recipe
 from engine.export.components import component_bytes, copy_components, write_index
@@ -21,6 +21,7 @@ from engine.export.verify import Difference
 from engine.live.apply import applied
 from engine.live.cancel import Cancel, check_cancel
 from engine.live.model import Model
+from engine.models.memory import ran_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,15 @@ def _steps(model: Model, chosen: Format, plan: ExportPlan, target: Path,
                 save_recipe(directory / FILE, plan.recipe, model.structure)
                 write_index(model, directory)
             yield ExportProgress("verify", 0, 1, "reload and compare")
-            with applied(model, plan.recipe, cancel=cancel):
-                difference = chosen.verify(model, plan, directory)
+            try:
+                with applied(model, plan.recipe, cancel=cancel):
+                    difference = chosen.verify(model, plan, directory)
+            except (MemoryError, RuntimeError) as failure:
+                if not ran_out(failure):
+                    raise
+                raise EngineError("There is not enough memory to reload the export beside the open model and compare "
+                                  "them; close other programs, open the model in float16, or use a machine with more. "
+                                  "Nothing was left behind.") from None
             sizes = {path: path.stat().st_size for path in directory.rglob("*") if path.is_file()}
     finally:
         model.store.flush()

@@ -119,7 +119,7 @@ def load_denoiser(directory: str | Path, index: dict[str, Any] | None = None) ->
     except (OSError, SafetensorError) as failure:
         raise PackedError(f"Cannot read {path} ({failure}); export the model again.") from None
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as failure:
-        if isinstance(failure, PackedError):
+        if isinstance(failure, (PackedError, torch.OutOfMemoryError)) or "allocate memory" in str(failure):
             raise
         raise PackedError(f"{INDEX} does not describe the model in {folder} ({failure}); export it again.") from None
     return model.eval()

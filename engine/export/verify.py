@@ -19,6 +19,7 @@ from engine.core.errors import EngineError
 from engine.export.content import weight_names
 from engine.live.model import Model
 from engine.models.inputs import TIME_NAMES, example_inputs
+from engine.models.memory import ran_out
 
 Dense = Callable[[nn.Module], torch.Tensor]
 
@@ -69,6 +70,8 @@ def reopen(model: Model, directory: Path, **components: Any) -> nn.Module:
                 str(directory), dtype=getattr(torch, model.dtype), local_files_only=True, use_safetensors=True,
                 **components)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as failure:
+        if ran_out(failure):
+            raise
         raise EngineError(f"diffusers cannot load the export ({str(failure).splitlines()[0][:200]}); nothing was "
                           f"left behind.") from None
     denoiser: nn.Module = denoiser_of(pipeline)[1]

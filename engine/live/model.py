@@ -35,6 +35,7 @@ from engine.models.calls import conditioning
 from engine.models.catalog import row_for
 from engine.models.loading import denoiser_of, load_pipeline
 from engine.models.memory import ran_out
+from engine.models.sources import resolve
 from engine.models.structure import read_structure, structure_of
 
 DEFAULT_STEPS, DEFAULT_GUIDANCE, DEFAULT_SIDE = 20, 3.0, 512
@@ -169,10 +170,12 @@ def open_model(source: Any, *, device: str = "cpu", dtype: str = "float32", stor
     name, denoiser = denoiser_of(pipeline)
     structure = structure_of(pipeline, str(source) if named else type(pipeline).__name__)
     home = _directory(pipeline)
-    originals = find_originals(denoiser, structure.layers, _places(home, name, denoiser))
-    if home and originals.is_checkpoint and dtype != "float32":
+    file = resolve(str(source)).file if named else None
+    originals = find_originals(denoiser, structure.layers, _places(home, name, denoiser), file)
+    if dtype != "float32" and (file or (home and originals.is_checkpoint)):
         # rounded to half precision the weights look like another model; they are this checkpoint's all the same
-        structure = replace(structure, identity=read_structure(home).identity)
+        stored = read_structure(file or home)  # type: ignore[arg-type]
+        structure = replace(stored, model=structure.model) if file else replace(structure, identity=stored.identity)
     if offload:
         keep_offloaded(pipeline, device)
     return Model(pipeline, structure, originals, Store.open(store, structure, originals), device=device, dtype=dtype,

@@ -30,9 +30,12 @@ MAX_INDEX_BYTES = 64_000_000
 class Originals:
     """Where each layer's full-precision weight lies, and how to read it."""
 
-    def __init__(self, files: Mapping[str, Path], scratch: Path | None = None) -> None:
-        """`files`: tensor name -> safetensors file that holds it. `scratch`: directory to remove on close."""
+    def __init__(self, files: Mapping[str, Path], scratch: Path | None = None,
+                 names: Mapping[str, str] | None = None) -> None:
+        """`files`: tensor name -> safetensors file that holds it. `scratch`: directory to remove on close. `names`:
+        what tensors are called in their file, where that is something else."""
         self._files = dict(files)
+        self._names = dict(names or {})
         self._open: dict[Path, Any] = {}
         self._scratch = scratch
 
@@ -48,7 +51,7 @@ class Originals:
         if path not in self._open:
             self._open[path] = _opened(path)
         try:
-            whole = self._open[path].get_tensor(key)
+            whole = self._open[path].get_tensor(self._names.get(key, key))
         except SafetensorError as failure:
             raise ModelError(f"{path.name} cannot be read ({failure}); download the model again.") from None
         return whole if layer.stop - layer.start == whole.shape[1] else whole[:, layer.start:layer.stop]
@@ -68,13 +71,16 @@ class Originals:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def find_originals(denoiser: nn.Module, layers: Iterable[Layer], directories: Iterable[Path]) -> Originals:
-    """The originals of a denoiser: from the first directory whose files agree with it, else from a scratch copy.
+def find_originals(denoiser: nn.Module, layers: Iterable[Layer], directories: Iterable[Path],
+                   file: Path | None = None) -> Originals:
+    """The originals of a denoiser: from the first directory whose files agree with it, from the single file that it
+    was converted from as far as its tensors are there whole, else from a scratch copy.
 
     Args:
         denoiser: the live module, not yet quantized.
         layers: its layers.
         directories: where its checkpoint may lie (component directories).
+        file: a single-file checkpoint, whose tensors have other names and are told by their values.
 
     Raises:
         ModelError: the scratch copy cannot be written.
@@ -85,7 +91,36 @@ def find_originals(denoiser: nn.Module, layers: Iterable[Layer], directories: It
             found = Originals(files)
             if _agree(found, files, denoiser, layers):
                 return found
-    return _saved_to_scratch(denoiser, layers)
+    names = _told_by_values(file, denoiser, layers) if file else {}
+    rest = tuple(layer for layer in layers if _key(layer) not in names)
+    if not names:
+        return _saved_to_scratch(denoiser, layers)
+    assert file is not None
+    files = dict.fromkeys(names, file)
+    if not rest:
+        return Originals(files, names=names)
+    copied = _saved_to_scratch(denoiser, rest)
+    return Originals({**files, **copied._files}, copied._scratch, names)
+
+
+def _told_by_values(file: Path, denoiser: nn.Module, layers: tuple[Layer, ...]) -> dict[str, str]:
+    """Tensor name of the denoiser -> name of the tensor of the same shape and values (on strided samples) in a file."""
+    handle = _opened(file)
+    shaped: dict[tuple[int, ...], list[str]] = {}
+    for name in handle.keys():
+        shaped.setdefault(tuple(handle.get_slice(name).get_shape()), []).append(name)
+    samples: dict[str, Tensor] = {}
+    found: dict[str, str] = {}
+    for module in dict.fromkeys(layer.module for layer in layers):
+        weight: Any = denoiser.get_submodule(module).weight
+        live = _sample(weight.detach()).cpu()
+        for name in shaped.get(tuple(weight.shape), ()):
+            if name not in samples:
+                samples[name] = _sample(handle.get_tensor(name))
+            if samples[name].is_floating_point() and torch.equal(samples[name].to(live.dtype), live):
+                found[f"{module}.weight"] = name
+                break
+    return found
 
 
 def live_weight(denoiser: nn.Module, layer: Layer) -> Tensor:

@@ -164,6 +164,10 @@ class Store:
         return [key for key, entry in list(self._manifest.entries.items())
                 if self._read(key, parse_option(key[1]), entry) is None]
 
+    def release(self) -> None:
+        """Let go of the files; they are opened again when they are read. What was handed out stays good."""
+        self._open.clear()
+
     def close(self) -> None:
         """Write what is pending and let go of the files."""
         self.flush()

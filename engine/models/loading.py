@@ -8,6 +8,7 @@ random, NaN would only show in the pictures). The denoiser is found by what it i
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,12 @@ from torch import nn
 
 from engine.core.errors import ModelError
 from engine.models.accepted import check_channels, check_pipeline_class, is_denoiser_class
-from engine.models.checkpoint import Checkpoint, read_component
+from engine.models.checkpoint import Checkpoint, read_component, read_header
 from engine.models.memory import ran_out
 from engine.models.quiet import quiet
 from engine.models.sources import Source, component_config, read_index, resolve
 
+FLOATS = ("F32", "F16", "BF16")  # as safetensors names what weights are stored in
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -201,16 +203,35 @@ def check_unquantized(folder: Path) -> None:
         raise ModelError(f"{folder.parent.name}/{folder.name} is quantized already; open the full-precision model.")
 
 
+def stored_dtype(source: str | os.PathLike[str]) -> str:
+    """What most weights of a model's denoiser are stored in: "float32", "float16" or "bfloat16".
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    found = resolve(source)
+    if found.file:
+        tensors = read_header(found.file)
+    else:
+        directory = directory_of(found)
+        tensors = checkpoints(directory)[denoiser_entry(directory)[0]].tensors
+    counts: Counter[str] = Counter()
+    for tensor in tensors.values():
+        counts[tensor.dtype] += tensor.weights
+    most = max((d for d in counts if d in FLOATS), key=lambda d: counts[d], default="F32")
+    return dict(zip(FLOATS, DTYPES, strict=True))[most]
+
+
 def check_types(stored: Checkpoint, names: Iterable[str], place: str) -> None:
-    """Refuse weights that are stored as whole numbers: they are codes of somebody's quantization, not weights.
+    """Refuse weights of any type but the usual floats: whole numbers and 8-bit floats are somebody's quantization.
 
     Raises:
         ModelError: the first such tensor.
     """
     for name in sorted(names):
         tensor = stored.tensors.get(name)
-        if tensor and "F" not in tensor.dtype:
-            raise ModelError(f"{place} stores {name} as {tensor.dtype}, expected a float type (F32, F16, BF16): it was "
+        if tensor and tensor.dtype not in FLOATS:
+            raise ModelError(f"{place} stores {name} as {tensor.dtype}, expected one of {', '.join(FLOATS)}: it was "
                              f"quantized or converted by another program; open the full-precision model.")
 
 

@@ -224,6 +224,7 @@ def executed(root: nn.Module, weights: Mapping[str, QuantizedWeight],
     if wrong:
         raise OptionError(f"{wrong[0]} is no Linear layer; bitsandbytes executes Linear layers only.")
     packed = {name: packed_linear(weights[name], module.bias, fast=fast) for name, module in originals.items()}
+    del weights  # a caller that keeps none either has each packed weight in memory once
     shapes = {name: module.weight.shape for name, module in originals.items()}
     try:
         for name, module in packed.items():
