@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from engine.core.errors import EngineError, InputError
+from engine.core.footprint import beside_sentence
 from engine.core.option import Option
 from engine.core.sizes import bits_per_weight
 from explorer.choices import choices_of
@@ -185,7 +186,8 @@ class Deciding:
         text = "Click a point and its recipe loads; Undo takes it back."
         if trials:
             text += f" Grey dots are {len(trials)} measured recipes; everything else is predicted."
-        return {self.panel.about: text, self.panel.chosen: self._chosen(state, decider)}
+        beside = beside_sentence(decider.structure).replace("_", r"\_")
+        return {self.panel.about: f"{text}\n\n{beside}", self.panel.chosen: self._chosen(state, decider)}
 
     def _chosen(self, state: ViewState, decider: Decider) -> Any:
         return gr.update(value=chosen_figure(decider.structure, state.options), visible=True)

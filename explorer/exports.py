@@ -41,9 +41,10 @@ def plan_text(plan: ExportPlan) -> str:
              f"at full precision. **{plan.bytes / 1e6:,.2f} MB**, with biases and norms "
              f"{plan.file_bytes / 1e6:,.2f} MB. Needs {packages}.", _plain(plan.footprint.sentence()), *plan.notes]
     if plan.changes:
-        rows = [f"- {_plain(c.layer)}: {c.wanted} → {c.held} ({_plain(c.reason)})" for c in plan.changes[:LISTED]]
-        more = len(plan.changes) - LISTED
-        rows += [f"- and {more} more"] if more > 0 else []
+        rows = [f"- {_plain(c.layer)}: {c.wanted} → {c.held} ({_plain(c.reason)})" for c in plan.changes]
+        if len(rows) > LISTED:
+            more = "\n".join(rows[LISTED:])
+            rows[LISTED:] = [f"\n<details><summary>and {len(rows) - LISTED} more</summary>\n\n{more}\n\n</details>"]
         lines += ["This format cannot hold the recipe as it is. Show what the file would hold, look at the pictures, "
                   "then export.", "\n".join(rows)]
     return "\n\n".join(lines)
@@ -96,7 +97,7 @@ def done_text(done: Exported) -> str:
 
     return (f"Written to `{done.directory}`: denoiser **{done.denoiser_bytes / 1e6:,.2f} MB**, whole directory "
             f"{done.total_bytes / 1e6:,.2f} MB. Reloaded and compared: largest difference to the preview "
-            f"**{done.difference.output:.3g}** (outputs up to {done.difference.output_scale:.3g}).\n\n"
+            f"**{done.difference.output:.3g}** (outputs up to {done.difference.output_scale:.3g}). Copy as Python:\n\n"
             f"```python\n{snippet(done.plan, done.directory)}\n```")
 
 

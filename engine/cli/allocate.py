@@ -136,7 +136,7 @@ def _scores(structure: Any, wanted: str | None, method: str) -> Any:
         return blind_scores(structure)
     raise InputError(f"There are no {wanted or ''}{' ' if wanted else ''}scores of {structure.model} for {method} "
                      f"(at hand: {', '.join(found) or 'none'}); make them with sensitivity {structure.model} "
-                     f"--provider {_maker(wanted)}, or with fit.")
+                     f"--provider {_maker(wanted)}, or with fit; --method size-only and uniform need none.")
 
 
 def _maker(wanted: str | None) -> str:

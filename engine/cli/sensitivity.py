@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--provider", required=True, choices=sorted([*PROVIDERS, ACTIVATION_ERROR]))
     parser.add_argument("--out", metavar="FILE", help="scores JSON (default: the cache)")
+    parser.add_argument("--node-data", metavar="FILE", help="the scores for Model Explorer as well (its node data JSON)")
     parser.add_argument("--options", nargs="+", metavar="OPTION", help="options to score (default: the provider's own)")
     parser.add_argument("--levels", nargs="+", default=["block", "layer"], choices=["stage", "block", "unit", "layer"],
                         help="what is quantized alone (measured only)")
@@ -62,6 +63,10 @@ def _shown(model: Any, args: argparse.Namespace, found: list[Any]) -> tuple[dict
     counts = {str(o): sum(str(o) in t for t in first.layers.values()) for o in known}
     option = str(min(known, key=lambda o: (-counts[str(o)], o.bits, o.method)))
     ranked = sorted(((t[option], n) for n, t in first.layers.items() if option in t), reverse=True)
+    if args.node_data:
+        from engine.export.node_data import save_node_data
+
+        save_node_data(args.node_data, model.structure, first, option)
     result = {"provider": first.provider, "model": args.model, "unit": first.unit, "scores": first.layers,
               "blocks": first.blocks, "about": first.about, "providers": [s.provider for s in found],
               "note": first.trust.note}

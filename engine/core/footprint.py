@@ -40,6 +40,12 @@ class Footprint:
                 f"activations not counted.")
 
 
+def beside_sentence(structure: Structure) -> str:
+    """The parts of the pipeline that are not quantized, each with its size; "" where there are none."""
+    parts = ", ".join(f"{c.name} {_gb(c.bytes)}" for c in structure.components)
+    return f"Beside the denoiser: {parts}." if parts else ""
+
+
 def full_footprint(structure: Structure) -> Footprint:
     """The pipeline at full precision."""
     others = structure.other_weights * structure.precision_bits // 8

@@ -16,8 +16,8 @@ import torch
 from engine.core.errors import ModelError
 from engine.models.building import meta_twin
 from engine.models.catalog import MODELS, ModelRow, local_directory
-from engine.models.checkpoint import TensorInfo, read_header
-from engine.models.loading import component_class, denoiser_entry, pipeline_class
+from engine.models.checkpoint import Checkpoint, TensorInfo, read_header
+from engine.models.loading import check_types, component_class, denoiser_entry, pipeline_class
 from engine.models.quiet import quiet
 from engine.models.sources import INDEX, component_config, read_index
 
@@ -34,6 +34,7 @@ def load_single_file(path: Path, dtype: torch.dtype = torch.float32) -> Any:
     if not _fits(header, denoiser, component_config(directory / name)):
         raise ModelError(f"{path.name} does not hold the {denoiser.__name__} that {directory} describes; put the "
                          f"configuration of its own model beside it.")
+    check_types(Checkpoint(header), (key for key in header if key.endswith(".weight")), path.name)
     with quiet():
         pipeline = cls.from_single_file(str(path), config=str(directory), torch_dtype=dtype, local_files_only=True)
     pipeline.register_to_config(_name_or_path=str(path))

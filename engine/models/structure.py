@@ -131,10 +131,12 @@ def _build(found: Source) -> Structure:
         return build_structure(twin, model=found.name, precision_bits=row.precision_bits, components=row.components)
 
     from engine.models.identity import identity_of_files
-    from engine.models.loading import checkpoints, denoiser_entry
+    from engine.models.loading import check_types, checkpoints, denoiser_entry
 
     stored = checkpoints(found.directory)
     name, cls = denoiser_entry(found.directory)
+    check_types(stored[name], (key for key in stored[name].tensors if key.endswith(".weight")),
+                f"{found.directory.name}/{name}")
     twin = meta_twin(cls, component_config(found.directory / name))
     check_shapes(stored[name], twin, f"{found.directory.name}/{name}")
     identity = identity_of_files(stored[name], (n for n, _ in twin.named_parameters()))

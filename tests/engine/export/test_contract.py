@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -154,6 +156,38 @@ def test_a_full_disk_is_one_sentence(unet: Model, mixed: Mixed, tmp_path: Path,
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(EngineError, match=r"takes 0\.\d MB, but .* has 0\.0 MB free"):
         finish(unet, mixed(unet), "packed", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["sdnq", "torchao", "bitsandbytes", "dequantized"])
+def test_a_disk_that_fills_under_a_library_s_file_is_one_sentence(unet: Model, mixed: Mixed, tmp_path: Path, name: str,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    def full(*given: Any) -> Any:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        yield
+
+    monkeypatch.setitem(FORMATS, name, replace(FORMATS[name], write=full))
+    with pytest.raises(EngineError, match=r"No space left on device.*; nothing was left behind"):
+        finish(unet, plan_export(unet.structure, mixed(unet), name).recipe, name, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["packed", "dequantized"])
+@pytest.mark.parametrize("failure", [
+    MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+])
+def test_memory_that_runs_out_while_comparing_is_said_so(unet: Model, mixed: Mixed, tmp_path: Path, name: str,
+                                                         failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*given: Any, **more: Any) -> Any:
+        raise failure
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", none_left)
+    monkeypatch.setattr("engine.export.packed_loader._fill_layers", none_left)
+    with pytest.raises(EngineError, match="not enough memory to reload the export"):
+        finish(unet, mixed(unet), name, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -355,3 +355,11 @@ def test_an_unreadable_directory(copy) -> None:
     else:
         (directory / "transformer" / WEIGHTS).chmod(0)
         refused(directory, "Cannot read|cannot be read")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn, torch.int8])
+def test_weights_stored_in_other_types_are_refused(saved, tmp_path: Path, dtype: torch.dtype) -> None:
+    shutil.copytree(saved("ddpm"), tmp_path / "odd")
+    file = next((tmp_path / "odd" / "unet").glob("*.safetensors"))
+    save_file({n: t.to(dtype) for n, t in load_file(file).items()}, file)
+    refused(tmp_path / "odd", r"stores .* as (F64|F8_E4M3|I8), expected one of F32, F16, BF16")

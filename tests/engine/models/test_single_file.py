@@ -12,6 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.core.errors import ModelError
+from engine.core.recipe import uniform
+from engine.live.apply import applied
+from engine.live.model import open_model
+from engine.live.originals import find_originals, live_weight
 from engine.models.catalog import MODELS
 from engine.models.checkpoint import TensorInfo
 from engine.models.loading import load_pipeline
@@ -122,6 +126,37 @@ def test_precision_is_that_of_the_file(checkpoint: Path) -> None:
     structure = read_structure(checkpoint)
     assert structure.precision_bits == 16
     assert structure_of(load_pipeline(checkpoint), str(checkpoint)) == structure
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_its_weights_are_read_from_the_file_whatever_computes(checkpoint: Path, dtype: str, tmp_path: Path) -> None:
+    """Nothing is copied, and recipes of the file fit it in any precision."""
+    model = open_model(checkpoint, dtype=dtype, store=tmp_path / "store")
+    stored = read_structure(checkpoint)
+    assert model.originals.is_checkpoint
+    assert (model.structure.identity, model.structure.precision_bits) == (stored.identity, stored.precision_bits)
+    layer = next(x for x in model.structure.layers if x.kind == "conv2d")
+    assert torch.equal(model.originals.tensor(layer).to(model.denoiser.dtype), live_weight(model.denoiser, layer))
+    before = {k: v.clone() for k, v in model.denoiser.state_dict().items()}
+    with applied(model, uniform(stored, "uaq-4")):
+        assert not torch.equal(live_weight(model.denoiser, layer), before[f"{layer.module}.weight"])
+    assert all(torch.equal(v, before[k]) for k, v in model.denoiser.state_dict().items())
+    model.close()
+
+
+def test_tensors_that_were_converted_are_copied_aside_and_the_rest_is_not(checkpoint: Path, tmp_path: Path) -> None:
+    tensors = load_file(checkpoint)
+    pipeline = load_pipeline(checkpoint)
+    structure = read_structure(checkpoint)
+    layer = structure.layers[0]
+    weight = live_weight(pipeline.unet, layer)
+    name = next(n for n, t in tensors.items() if t.shape == weight.shape and torch.equal(t, weight))
+    save_file({**tensors, name: tensors[name].flatten()}, tmp_path / "other.safetensors")
+    found = find_originals(pipeline.unet, structure.layers, (), tmp_path / "other.safetensors")
+    assert not found.is_checkpoint
+    for each in structure.layers:
+        assert torch.equal(found.tensor(each), live_weight(pipeline.unet, each))
+    found.close()
 
 
 def test_a_file_that_does_not_fit_the_configuration_beside_it(checkpoint: Path, saved) -> None:
