@@ -63,13 +63,16 @@ def recipe_named(structure: Structure, text: str, transfer: bool = False) -> Rec
     """A recipe file, or a preset by name; with `transfer`, one of another model as this one's.
 
     Raises:
-        RecipeError: it is neither.
+        RecipeError: it is neither, or does not fit the model.
     """
     from engine.core.presets import preset, uniform_presets
-    from engine.core.recipe import load_recipe, transferred
+    from engine.core.recipe import check, load_recipe, transferred
 
     recipe = preset(structure, text) if text in {p.name for p in uniform_presets()} else load_recipe(text)
-    return transferred(structure, recipe) if transfer else recipe
+    if transfer:
+        return transferred(structure, recipe)
+    check(structure, recipe)
+    return recipe
 
 
 def _described(plan: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--provider", required=True, choices=sorted([*PROVIDERS, ACTIVATION_ERROR]))
     parser.add_argument("--out", metavar="FILE", help="scores JSON (default: the cache)")
-    parser.add_argument("--node-data", metavar="FILE", help="the scores for Model Explorer as well (its node data JSON)")
+    parser.add_argument("--node-data", metavar="FILE", help="the scores for Model Explorer too (node data JSON)")
     parser.add_argument("--options", nargs="+", metavar="OPTION", help="options to score (default: the provider's own)")
     parser.add_argument("--levels", nargs="+", default=["block", "layer"], choices=["stage", "block", "unit", "layer"],
                         help="what is quantized alone (measured only)")

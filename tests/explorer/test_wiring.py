@@ -30,3 +30,10 @@ def test_no_trigger_is_dropped(blocks: Any) -> None:
     served = [f for f in blocks.fns.values() if f.fn and f.targets[0][1] not in ("unload",)]
     assert all(f.trigger_mode == "multiple" for f in served), [f.name for f in served if f.trigger_mode != "multiple"]
     assert all(f.concurrency_limit is None for f in served)
+
+
+def test_one_hidden_component_waits_for_all(blocks: Any) -> None:
+    """Gradio's page tells every component that ever waited of every event, which a drag would feel."""
+    served = [f for f in blocks.fns.values() if f.fn and f.outputs and f.targets[0][1] not in ("unload",)]
+    waiting = {c.elem_id for f in served for c in f.show_progress_on or f.outputs}
+    assert len(served) > 40 and waiting == {"download"}

@@ -10,6 +10,7 @@ import torch
 
 from engine.cli import export as command
 from engine.cli.main import main
+from engine.core.option import parse_option
 from engine.export.formats import FORMATS
 from engine.live.model import Model
 
@@ -48,6 +49,28 @@ def test_the_plan_is_shown_without_writing(transformer: Model, tmp_path: Path,
     assert "--out" in capsys.readouterr().err
     assert main(["export", home, "--recipe", str(tmp_path / "none.json"), "--plan"]) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_of_another_model_needs_transfer(transformer: Model, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    from engine.core.recipe import ModelRef, Recipe, save_recipe
+
+    layer = transformer.structure.choices[0].name
+    save_recipe(tmp_path / "r.json", Recipe(ModelRef("a twin", "", "0" * 64), {layer: parse_option("uaq-4")}))
+    words = ["export", str(transformer.directory), "--recipe", str(tmp_path / "r.json"), "--plan", "--json"]
+    assert main(words) == 2
+    assert "made for another model" in capsys.readouterr().err
+    assert main([*words, "--transfer"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"]["exact"] == len(transformer.structure.layers)
+
+
+def test_scores_are_written_for_model_explorer(transformer: Model, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sensitivity", str(transformer.directory), "--provider", "weight-error", "--options", "uaq-4", "--out",
+             str(tmp_path / "scores.json"), "--node-data", str(tmp_path / "nodes.json")]
+    assert main(words) == 0
+    (found,) = json.loads((tmp_path / "nodes.json").read_text()).values()
+    assert len(found["results"]) == len(transformer.structure.layers)
 
 
 def test_import_writes_a_recipe_and_lists_what_differs(transformer: Model, tmp_path: Path,
