@@ -84,7 +84,8 @@ def directory_of(source: Source) -> Path:
     from diffusers import DiffusionPipeline
 
     try:
-        return Path(DiffusionPipeline.download(source.hub_id, use_safetensors=True))
+        with quiet(bars_too=False):
+            return Path(DiffusionPipeline.download(source.hub_id, use_safetensors=True))
     except (OSError, ValueError, RuntimeError) as failure:
         raise ModelError(f"{source.hub_id} is not on this machine and could not be downloaded "
                          f"({_first_line(failure)}); connect to the network, or name a local directory.") from None

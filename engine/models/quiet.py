@@ -11,15 +11,16 @@ _LOGGERS = ("diffusers", "transformers", "huggingface_hub", "bitsandbytes", "tor
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Within the block the model libraries report errors only, and no warnings or progress bars are shown."""
+def quiet(bars_too: bool = True) -> Iterator[None]:
+    """Within the block the model libraries report errors only, and no warnings nor (`bars_too`) progress bars show."""
     # imported first: these packages set their own log levels on import
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
-    bars = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    bars = [library for library in (diffusers_logging, transformers_logging)
+            if bars_too and library.is_progress_bar_enabled()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
