@@ -81,10 +81,10 @@ def directory_of(source: Source) -> Path:
     if source.row and source.row.source.startswith("assets/"):
         raise ModelError(f"The weights of {source.name} are missing from {source.row.source}; make them with the "
                          f"scripts in assets/make, or restore that directory.")
-    from diffusers import DiffusionPipeline
-
     try:
         with quiet(bars_too=False):
+            from diffusers import DiffusionPipeline
+
             return Path(DiffusionPipeline.download(source.hub_id, use_safetensors=True))
     except (OSError, ValueError, RuntimeError) as failure:
         raise ModelError(f"{source.hub_id} is not on this machine and could not be downloaded "
