@@ -53,7 +53,7 @@ from explorer.state import (
     pinned,
     travelled,
 )
-from explorer.url import pack_options, pack_rest, unpack_options, with_rest
+from explorer.url import pack_options, pack_rest, pack_settings, unpack_options, with_rest, with_settings
 from explorer.worker import Waiting
 
 MAX_GRID = 64
@@ -95,14 +95,8 @@ class Handlers:
         from engine.providers.prompts import first_prompt
 
         steps, guidance = defaults_of(model.structure.model)
-        settings = Settings(prompt=query.get("prompt", first_prompt(model.structure.model)), steps=steps,
-                            guidance=guidance)
-        for key, kind in (("seed", int), ("steps", int), ("guidance", float), ("label", int)):
-            try:
-                settings = replace(settings, **{key: kind(query[key])})
-            except (KeyError, ValueError):
-                continue
-        return settings
+        settings = Settings(prompt=first_prompt(model.structure.model), steps=steps, guidance=guidance)
+        return with_settings(settings, query)
 
     # --- editing -----------------------------------------------------------------------------------------------
 
@@ -350,7 +344,6 @@ class Handlers:
 
     def address(self, state: ViewState) -> str:
         """Query parameters of this view, as JSON for the page's history."""
-        model, s = self.context.model(state.model), state.settings
-        return json.dumps({"model": state.model, "r": pack_options(state.options, model.order),
-                           **pack_rest(state.options, model.order), "prompt": s.prompt, "seed": s.seed,
-                           "steps": s.steps, "guidance": s.guidance})
+        order = self.context.model(state.model).order
+        return json.dumps({"model": state.model, "r": pack_options(state.options, order),
+                           **pack_rest(state.options, order), **pack_settings(state.settings)})

@@ -105,28 +105,19 @@ class Wiring:
     def opened(self, state: ViewState) -> Update:
         """Everything that changes when another model is opened."""
         p, model = self.parts, self.handlers.context.model(state.model)
-        s = state.settings
         painted = self.painted(state)
         # Its value follows as the next answer: of both in one, Gradio's page takes the graph alone.
         painted[p.graph] = gr.update(graph=model.graph)
         return {
             **painted,
             p.header.model: state.model,
-            p.prompt.prompt: s.prompt, p.prompt.seed: s.seed, p.prompt.steps: s.steps, p.prompt.guidance: s.guidance,
-            p.prompt.label: s.label,
+            **p.prompt.shown(state.settings),
         }
 
-    def offered(self, facts: Facts) -> Update:
+    def offered(self, facts: Facts, state: ViewState) -> Update:
         """Controls that depend on what the loaded model takes."""
-        q, text = self.parts.prompt, facts.conditioning == "text"
-        return {
-            self.parts.views.grid_prompts: gr.update(value="\n".join(facts.suggestions[:GRID_ROWS]), visible=text),
-            q.prompt: gr.update(visible=text), q.negative: gr.update(visible=text),
-            q.label: gr.update(visible=facts.conditioning == "class", maximum=max(0, facts.labels - 1)),
-            q.suggestion: gr.update(choices=[("Suggestions…", ""), *((t, t) for t in facts.suggestions)], value="",
-                                    visible=bool(text and facts.suggestions)),
-            q.scheduler: gr.update(choices=[("The model's own", ""), *((n, n) for n in facts.schedulers)]),
-        }
+        rows = gr.update(value="\n".join(facts.suggestions[:GRID_ROWS]), visible=facts.conditioning == "text")
+        return {self.parts.views.grid_prompts: rows, **self.parts.prompt.offered(facts, state.settings.scheduler)}
 
     @property
     def painting(self) -> dict[Any, None]:
@@ -138,14 +129,12 @@ class Wiring:
     @property
     def opening_outputs(self) -> dict[Any, None]:
         """What `opened` repaints besides."""
-        q = self.parts.prompt
-        return dict.fromkeys([self.parts.header.model, q.prompt, q.seed, q.steps, q.guidance, q.label])
+        return dict.fromkeys([self.parts.header.model, *self.parts.prompt.inputs])
 
     @property
     def offered_outputs(self) -> dict[Any, None]:
         """What `offered` repaints."""
-        q = self.parts.prompt
-        return dict.fromkeys([self.parts.views.grid_prompts, q.prompt, q.negative, q.label, q.suggestion, q.scheduler])
+        return dict.fromkeys([self.parts.views.grid_prompts, *self.parts.prompt.depending])
 
     # --- answers ------------------------------------------------------------------------------------------------
 
@@ -188,7 +177,7 @@ class Wiring:
             facts = self.handlers.facts(state, request.session_hash or "") if state else None
         except (Cancelled, EngineError, RuntimeError):  # said by `loading`
             facts = None
-        return self.offered(facts) if facts else {self.parts.prompt.prompt: gr.skip()}
+        return self.offered(facts, state) if facts and state else {self.parts.prompt.prompt: gr.skip()}
 
     def editing(self, change: Callable[[ViewState, Any], ViewState] | None) -> Callable[..., Update]:
         """Take what the page did, apply a pure change, repaint.
