@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -197,6 +198,10 @@ class Wiring:
             return self.painted(new, new.edit if change is None else None)
         return run
 
+    def filing(self, state: ViewState | None, path: str | None, page: dict[str, Any], request: gr.Request) -> Update:
+        """A recipe file was chosen; they are counted per viewer."""
+        return self.editing(partial(self.handlers.file_loaded, session=request.session_hash or ""))(state, path, page)
+
     def picturing(self, always: bool = False) -> Callable[..., Iterator[Update]]:
         """Values of the compare pane as they come; nothing where it shows these pictures already."""
         def run(state: ViewState | None, against: str, request: gr.Request) -> Iterator[Update]:
@@ -243,18 +248,19 @@ class Wiring:
                              **self.quiet)
             selected.then(self.weighing, p.state, v.histogram, **self.quiet)
             looked.append(selected)
-        for event, change, source in (
-            (p.graph.release, None, p.download),
-            (p.header.undo.click, lambda s, _: h.undone(s), p.download),
-            (p.header.redo.click, lambda s, _: h.redone(s), p.download),
-            (p.header.preset.input, h.preset_chosen, p.header.preset),
-            (p.header.load.upload, h.file_loaded, p.header.load),
-            (v.history.input, h.jumped_to, v.history),
-            (p.graph.overlay, h.overlay_chosen, p.graph),
-            (v.pin_a.click, lambda s, _: h.pin(s, "A"), p.download),
-            (v.pin_b.click, lambda s, _: h.pin(s, "B"), p.download),
+        edits = self.editing
+        for event, edit, source in (
+            (p.graph.release, edits(None), p.download),
+            (p.header.undo.click, edits(lambda s, _: h.undone(s)), p.download),
+            (p.header.redo.click, edits(lambda s, _: h.redone(s)), p.download),
+            (p.header.preset.input, edits(h.preset_chosen), p.header.preset),
+            (p.header.load.upload, self.filing, p.header.load),
+            (v.history.input, edits(h.jumped_to), v.history),
+            (p.graph.overlay, edits(h.overlay_chosen), p.graph),
+            (v.pin_a.click, edits(lambda s, _: h.pin(s, "A")), p.download),
+            (v.pin_b.click, edits(lambda s, _: h.pin(s, "B")), p.download),
         ):
-            painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **self.quiet)
+            painted = event(edit, [p.state, source, p.graph], list(self.painting), **self.quiet)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet)
             changed.append(painted)
         deciding, studying = Deciding(self), Studying(self)
@@ -387,3 +393,4 @@ class Wiring:
         self.cancelled(request)
         self.analyse.cancelled(request)
         self.shown.pop(request.session_hash or "", None)
+        self.handlers.loads.pop(request.session_hash or "", None)
