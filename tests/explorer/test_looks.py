@@ -16,6 +16,7 @@ CONTRAST = 4.5  # WCAG AA for text of this size
 SCREENS = ((1280, 800), (1920, 1080))
 MODELS = ("emoji-unet", "emoji-dit")
 TABS = ["Compare", "Grid", "Block", "Decide", "Analyse", "Study", "History", "Export"]
+EDGED = "#header button:visible, .wrap:has(> .wrap-inner):is(#header *, #seed-row *), #seed input, #dice"
 SHOTS = os.environ.get("QUANTSCAPE_SHOTS")  # a folder for pictures of what was judged
 
 # Text colour, and what lies behind it: the layers of background up to the first opaque one.
@@ -81,12 +82,26 @@ def check_places(page: Any, width: int, height: int) -> None:
     for part in ("#graph", "#compare"):
         box = page.locator(part).bounding_box()
         assert box and box["width"] >= NARROWEST and box["x"] + box["width"] <= width, f"{part}: {box}"
+    mixer = page.locator("#mixer").bounding_box()
+    assert mixer and mixer["y"] + mixer["height"] <= height, "the mixer is on the first screen, names and all"
+
+
+def check_edges(page: Any, theme: str) -> None:
+    """Boxes and buttons of the page's top have an edge that is not the colour of what they lie on."""
+    found = page.locator(EDGED)
+    assert found.count() >= 11, "header and seed row"
+    for i in range(found.count()):
+        edge, ground = found.nth(i).evaluate(
+            "(n) => { const c = getComputedStyle(n); let at = n.parentElement;"
+            " const see = (m) => getComputedStyle(m).backgroundColor;"
+            " while (see(at) === 'rgba(0, 0, 0, 0)') at = at.parentElement;"
+            " return [c.borderTopWidth === '0px' ? '' : c.borderTopColor, see(at)]; }")
+        assert edge and edge != ground, f"{found.nth(i).evaluate('(n) => n.outerHTML.slice(0, 200)')}, {theme}"
 
 
 def check_contrast(page: Any, theme: str) -> None:
     tabs = page.locator("#views > .tab-wrapper .tab-container[role=tablist] button")
     for i in range(tabs.count()):
-        page.wait_for_timeout(0)
         ratio = contrast(tabs.nth(i).evaluate(COLOURS))
         assert ratio >= CONTRAST, f"{tabs.nth(i).inner_text()}, {theme}: {ratio:.2f}"
 
@@ -110,5 +125,6 @@ def test_the_page_keeps_its_shape(page: Any, served: str, model: str) -> None:
                 page.screenshot(path=Path(SHOTS) / f"{model}-{theme}-{width}.png")
             check_places(page, width, height)
             check_contrast(page, f"{theme}, {width} wide")
+            check_edges(page, theme)
         page.evaluate("() => QS.toggleTheme()")
         page.wait_for_function("() => document.getAnimations().every((a) => a.playState !== 'running')")
