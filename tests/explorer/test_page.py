@@ -105,6 +105,7 @@ def test_a_link_reopens_the_recipe(page: Any, served: str, browser: Any) -> None
     assert other.locator("#scheduler input").input_value() == "EulerDiscreteScheduler"
     assert other.locator("#count input[type=number]").input_value() == "2"
     sources = "() => [...document.querySelectorAll('#compare img')].map((i) => i.src)"
+    assert len(page.evaluate(sources)) == 4, "two sides, two seeds"
     assert page.evaluate(sources) == other.evaluate(sources), "the same pictures, to the byte"
     other.context.close()
 
