@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.core.errors import InputError
 from explorer.blockpanel import selected_layers
 from explorer.choices import of_recipe
-from explorer.context import Context, OpenModel
+from explorer.context import Context, OpenModel, sentence
 from explorer.heat import blank
 from explorer.measuring import ORTHOGONALITY, Done, Steps, measuring, stepping
 from explorer.panes import pane_values
@@ -69,6 +70,11 @@ class Analysis:
     def compute(self, state: ViewState, provider: str, session: str) -> Iterator[dict[str, Any]]:
         """Compute a provider's scores and write them; values of the pane."""
         model = self.context.model(state.model)
+        try:
+            self.context.bound.require_own("measure a model's layers")
+        except InputError as error:
+            yield {"error": sentence(error)}
+            return
         if model.backend.why_no_pictures:
             yield {"error": model.backend.why_no_pictures}
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.core.errors import Cancelled, EngineError, OtherModelError, RecipeError
+from engine.core.errors import Cancelled, EngineError, InputError, OtherModelError, RecipeError
 from engine.core.option import FP16, Option
 from engine.core.presets import preset
 from engine.core.recipe import (
@@ -25,6 +26,7 @@ from engine.core.recipe import (
     recipe_to_json,
 )
 from engine.export.anyfile import read_any
+from engine.models.catalog import MODELS, defaults_of
 from explorer.backend import Compared, Facts, LiveBackend, Made, Progress, Region, Restored, prompt_lines, single
 from explorer.blockpanel import layer_histogram, selected_layers
 from explorer.choices import (
@@ -53,10 +55,11 @@ from explorer.state import (
     pinned,
     travelled,
 )
-from explorer.url import pack_options, pack_rest, unpack_options, with_rest
+from explorer.url import pack_options, pack_rest, pack_settings, unpack_options, with_rest, with_settings
 from explorer.worker import Waiting
 
 MAX_GRID = 64
+MAX_LOADS = 50  # recipe files per viewer of a public page
 
 
 class Handlers:
@@ -65,6 +68,7 @@ class Handlers:
     def __init__(self, context: Context, first_model: str) -> None:
         self.context = context
         self.first_model = first_model
+        self.loads: Counter[str] = Counter()  # session -> recipe files read
 
     # --- opening -----------------------------------------------------------------------------------------------
 
@@ -78,7 +82,13 @@ class Handlers:
             return state, sentence(error)
 
     def opened(self, name: str, query: Mapping[str, str]) -> tuple[ViewState, str]:
-        """A fresh view of a model, with recipe and settings of the address where they fit."""
+        """A fresh view of a model, with recipe and settings of the address where they fit.
+
+        Raises:
+            ModelError, InputError: it cannot be opened; it is none of a public page's own models.
+        """
+        if name not in MODELS and name != self.first_model:
+            self.context.bound.require_own("open other models than those it offers")
         model = self.context.model(name)
         options: Mapping[str, Option] = model.first_options()
         said = ""
@@ -91,18 +101,11 @@ class Handlers:
 
     def settings(self, model: OpenModel, query: Mapping[str, str]) -> Settings:
         """Settings from the address, the model's defaults elsewhere; nonsense is ignored, ranges are checked later."""
-        from engine.models.catalog import defaults_of
         from engine.providers.prompts import first_prompt
 
         steps, guidance = defaults_of(model.structure.model)
-        settings = Settings(prompt=query.get("prompt", first_prompt(model.structure.model)), steps=steps,
-                            guidance=guidance)
-        for key, kind in (("seed", int), ("steps", int), ("guidance", float), ("label", int)):
-            try:
-                settings = replace(settings, **{key: kind(query[key])})
-            except (KeyError, ValueError):
-                continue
-        return settings
+        settings = Settings(prompt=first_prompt(model.structure.model), steps=steps, guidance=guidance)
+        return with_settings(settings, query)
 
     # --- editing -----------------------------------------------------------------------------------------------
 
@@ -170,10 +173,17 @@ class Handlers:
             return edited(state, now.untouched(rest), name)
         return edited(state, options, name)
 
-    def file_loaded(self, state: ViewState, path: str | None) -> ViewState:
-        """A recipe file from the user's disk: ours, or another tool's."""
+    def file_loaded(self, state: ViewState, path: str | None, session: str) -> ViewState:
+        """A recipe file from the user's disk: ours, or another tool's.
+
+        Raises:
+            InputError, RecipeError: a viewer of a public page has loaded enough; it is no recipe of this model.
+        """
         if not path:
             return state
+        self.loads[session] += 1  # refused files too: reading them is the work
+        if self.loads[session] > MAX_LOADS:
+            self.context.bound.require_own(f"load more than {MAX_LOADS} recipe files")
         model, name = self.context.model(state.model), Path(path).name[:60]
         try:
             recipe, taken = read_any(model.structure, path, transfer=state.refused == name)
@@ -322,8 +332,10 @@ class Handlers:
 
     def exported(self, state: ViewState, name: str, directory: str, session: str) -> Iterator[str]:
         """Write, reload, compare; Markdown of where it stands."""
-        if self.context.bound.limited:
-            yield "This is a public page; run Quantscape on your own machine to export."
+        try:
+            self.context.bound.require_own("export")
+        except InputError as error:
+            yield sentence(error)
             return
         yield from exporting(self.context.model(state.model), self.recipe(state), name, directory,
                              self.context.worker, session)
@@ -350,7 +362,6 @@ class Handlers:
 
     def address(self, state: ViewState) -> str:
         """Query parameters of this view, as JSON for the page's history."""
-        model, s = self.context.model(state.model), state.settings
-        return json.dumps({"model": state.model, "r": pack_options(state.options, model.order),
-                           **pack_rest(state.options, model.order), "prompt": s.prompt, "seed": s.seed,
-                           "steps": s.steps, "guidance": s.guidance})
+        order = self.context.model(state.model).order
+        return json.dumps({"model": state.model, "r": pack_options(state.options, order),
+                           **pack_rest(state.options, order), **pack_settings(state.settings)})

@@ -39,8 +39,7 @@ class Kernels:
             return {p.bar: gr.skip()}
         context = self.wiring.handlers.context
         try:
-            if context.bound.limited:
-                raise InputError("This is a public page; run Quantscape on your own machine to measure its kernels.")
+            context.bound.require_own("measure its kernels")
             why = context.model(state.model).backend.why_no_pictures
             if why:
                 raise InputError(why)

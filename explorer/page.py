@@ -16,7 +16,7 @@ from explorer.theme import build_theme, page_css
 from explorer.wiring import Parts, Wiring
 
 # As high as the window leaves: the mixer and the legend stay on the first screen.
-GRAPH_HEIGHT = "clamp(330px, calc(100vh - 384px), 720px)"
+GRAPH_HEIGHT = "clamp(330px, calc(100vh - 446px), 720px)"
 
 
 def build(model: str, bound: Binding, placement: Placement = PLAIN) -> Any:

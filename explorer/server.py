@@ -10,18 +10,21 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from engine.core.errors import InputError
+
 MAX_UPLOAD_BYTES = 8_000_000
 MAX_BODY_BYTES = 16_000_000
 SPACE_PORT = 7860
 HUB_ORIGIN = "https://huggingface.co"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_WITH_BODY = ("POST", "PUT", "PATCH")
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
     """Where the page is served and who may frame it.
 
-    `limited`: a public space, where studies and uploads are capped per viewer.
+    `limited`: a public space: no studies, measurements or exports, the page's own models only, few uploads.
     """
 
     host: str
@@ -29,6 +32,15 @@ class Binding:
     allowed_hosts: tuple[str, ...]
     frame_ancestors: str
     limited: bool
+
+    def require_own(self, what: str) -> None:
+        """Refuse what a public page does not do.
+
+        Raises:
+            InputError: this is one; what to do instead.
+        """
+        if self.limited:
+            raise InputError(f"This is a public page; run Quantscape on your own machine to {what}.")
 
 
 def binding(host: str | None, port: int | None) -> Binding:
@@ -92,8 +104,11 @@ class Guard:
         origin = given.get("origin")
         if method not in _SAFE_METHODS and origin and origin.split("://")[-1] not in (host, *self._public()):
             return 403, "Requests from other sites are refused."
+        # Sent piece by piece, a body's size is known too late; browsers, Gradio's page and its clients say it before.
+        if "transfer-encoding" in given or (method in _WITH_BODY and "content-length" not in given):
+            return 411, "Say how long the body is (content-length); bodies in pieces are refused."
         length = given.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             return 413, f"At most {MAX_BODY_BYTES // 1_000_000} MB may be sent."
         return None
 

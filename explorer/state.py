@@ -9,6 +9,7 @@ from engine.core.option import Option, parse_option
 from explorer.choices import choices_of, describe_change, replaced
 
 MAX_HISTORY = 200
+MAX_COUNT = 8  # seeds per prompt
 
 
 @dataclass(frozen=True, slots=True)

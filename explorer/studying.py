@@ -76,9 +76,10 @@ class Studying:
         if state is None or not file:
             return {p.about: ""}
         path, structure = Path(file).expanduser(), self._model(state).structure
-        if not path.exists():
-            return self._emptied(f"Nothing is measured yet; {path.name} begins with the first trial.")
         try:
+            self._check_offered(state, path)
+            if not path.exists():
+                return self._emptied(f"Nothing is measured yet; {path.name} begins with the first trial.")
             view = study_view(path, structure, LABEL)
         except EngineError as error:
             return self._emptied(refusal(error))
@@ -102,15 +103,22 @@ class Studying:
         return self.chosen(state, file, metric) if seen else {self.panel.about: gr.skip()}
 
     def _sized(self, state: ViewState | None, file: str | None) -> Update:
-        p = self.panel
+        p, path = self.panel, Path(file or "").expanduser()
         try:
-            view = study_view(Path(file or "").expanduser(), self._model(state).structure, LABEL) if state else None
+            if state:
+                self._check_offered(state, path)
+            view = study_view(path, self._model(state).structure, LABEL) if state else None
         except EngineError:
             view = None
         if view is None:
             return {p.trials: DEFAULT_TRIALS, p.images: gr.update(value=DEFAULT_IMAGES, interactive=True)}
         return {p.trials: view.planned + (0 if view.waiting else DEFAULT_TRIALS),
                 p.images: gr.update(value=view.images, interactive=False)}
+
+    def _check_offered(self, state: ViewState, path: Path) -> None:
+        """A public page reads no other files of its server than those it offers."""
+        if str(path) not in [known for _, known in self.files(state)[0]]:
+            self.wiring.handlers.context.bound.require_own("open other study files")
 
     def _emptied(self, text: str) -> Update:
         p = self.panel
@@ -147,8 +155,7 @@ class Studying:
         if state is None:
             return {p.bar: gr.skip()}
         try:
-            if self.wiring.handlers.context.bound.limited:
-                raise InputError("This is a public page; run Quantscape on your own machine to run studies and fits.")
+            self.wiring.handlers.context.bound.require_own("run studies and fits")
             if not file:
                 raise InputError("Choose a study file first.")
             begin(state, Path(file).expanduser())

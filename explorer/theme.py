@@ -39,6 +39,7 @@ def build_theme() -> Any:
         button_secondary_background_fill_hover="#eef1f6", button_secondary_background_fill_hover_dark="#29303b",
         button_secondary_border_color="#d3d8e1", button_secondary_border_color_dark="#343c49",
         input_background_fill="#ffffff", input_background_fill_dark="#12161c",
+        input_border_width="1px",  # buttons and tick boxes take it over; without it white boxes lie on white
         input_border_color="#d3d8e1", input_border_color_dark="#343c49",
         color_accent="#2457d6", slider_color="#2457d6", slider_color_dark="#5b8bff",
         shadow_drop="none", shadow_drop_lg="none",

@@ -6,15 +6,20 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from engine.core.errors import OptionError, RecipeError
 from engine.core.option import FP16, Option, parse_option
 from explorer.choices import Choices, activation_of, activation_text, choices_of, set_of, set_text
+from explorer.state import MAX_COUNT, Settings
 
 MAX_PACKED = 16_000
 MAX_TEXT = 200_000
 INPUTS, SETS = "a", "w"  # query parameters beside the options' own
+ALWAYS = ("prompt", "seed", "steps", "guidance")  # their defaults are the model's; the others' are the same everywhere
+# Longest texts read and written. What is longer could not be generated anyway, prompts of many lines excepted.
+LONGEST = {"prompt": 40_000, "negative": 5_000, "scheduler": 100}
 
 T = TypeVar("T")
 
@@ -52,6 +57,33 @@ def with_rest(options: Mapping[str, Option], query: Mapping[str, str | None],
     sets = unpack(text, len(order), set_of) if (text := query.get(SETS)) else []
     return Choices(dict(options), {n: a for n, a in zip(order, inputs, strict=False) if a},
                    {n: w for n, w in zip(order, sets, strict=False) if w and options[n] != FP16})
+
+
+def pack_settings(settings: Settings) -> dict[str, Any]:
+    """Query parameters for what is generated; None where it is the default or too long: to be taken out."""
+    plain, found = Settings(), {f.name: getattr(settings, f.name) for f in fields(Settings)}
+    return {key: value if (key in ALWAYS or value != getattr(plain, key)) and _fits(key, value) else None
+            for key, value in found.items()}
+
+
+def with_settings(settings: Settings, query: Mapping[str, str]) -> Settings:
+    """Settings with what `pack_settings` wrote; nonsense is ignored, ranges are checked when pictures are made."""
+    for field in fields(Settings):
+        try:
+            value = type(field.default)(query[field.name])  # type: ignore[arg-type]
+        except (KeyError, ValueError):
+            continue
+        if _fits(field.name, value):
+            settings = replace(settings, **{field.name: value})
+    return settings
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key == "count":  # every picture of it is planned before anything is checked
+        return 1 <= value <= MAX_COUNT
+    if isinstance(value, str):
+        return len(value) <= LONGEST[key]
+    return abs(value) <= 2**53  # NaN is no JSON, and a browser's whole numbers end there
 
 
 def pack(texts: Sequence[str]) -> str:

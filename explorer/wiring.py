@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -105,28 +106,19 @@ class Wiring:
     def opened(self, state: ViewState) -> Update:
         """Everything that changes when another model is opened."""
         p, model = self.parts, self.handlers.context.model(state.model)
-        s = state.settings
         painted = self.painted(state)
         # Its value follows as the next answer: of both in one, Gradio's page takes the graph alone.
         painted[p.graph] = gr.update(graph=model.graph)
         return {
             **painted,
             p.header.model: state.model,
-            p.prompt.prompt: s.prompt, p.prompt.seed: s.seed, p.prompt.steps: s.steps, p.prompt.guidance: s.guidance,
-            p.prompt.label: s.label,
+            **p.prompt.shown(state.settings),
         }
 
-    def offered(self, facts: Facts) -> Update:
+    def offered(self, facts: Facts, state: ViewState) -> Update:
         """Controls that depend on what the loaded model takes."""
-        q, text = self.parts.prompt, facts.conditioning == "text"
-        return {
-            self.parts.views.grid_prompts: gr.update(value="\n".join(facts.suggestions[:GRID_ROWS]), visible=text),
-            q.prompt: gr.update(visible=text), q.negative: gr.update(visible=text),
-            q.label: gr.update(visible=facts.conditioning == "class", maximum=max(0, facts.labels - 1)),
-            q.suggestion: gr.update(choices=[("Suggestions…", ""), *((t, t) for t in facts.suggestions)], value="",
-                                    visible=bool(text and facts.suggestions)),
-            q.scheduler: gr.update(choices=[("The model's own", ""), *((n, n) for n in facts.schedulers)]),
-        }
+        rows = gr.update(value="\n".join(facts.suggestions[:GRID_ROWS]), visible=facts.conditioning == "text")
+        return {self.parts.views.grid_prompts: rows, **self.parts.prompt.offered(facts, state.settings.scheduler)}
 
     @property
     def painting(self) -> dict[Any, None]:
@@ -138,14 +130,12 @@ class Wiring:
     @property
     def opening_outputs(self) -> dict[Any, None]:
         """What `opened` repaints besides."""
-        q = self.parts.prompt
-        return dict.fromkeys([self.parts.header.model, q.prompt, q.seed, q.steps, q.guidance, q.label])
+        return dict.fromkeys([self.parts.header.model, *self.parts.prompt.inputs])
 
     @property
     def offered_outputs(self) -> dict[Any, None]:
         """What `offered` repaints."""
-        q = self.parts.prompt
-        return dict.fromkeys([self.parts.views.grid_prompts, q.prompt, q.negative, q.label, q.suggestion, q.scheduler])
+        return dict.fromkeys([self.parts.views.grid_prompts, *self.parts.prompt.depending])
 
     # --- answers ------------------------------------------------------------------------------------------------
 
@@ -188,7 +178,7 @@ class Wiring:
             facts = self.handlers.facts(state, request.session_hash or "") if state else None
         except (Cancelled, EngineError, RuntimeError):  # said by `loading`
             facts = None
-        return self.offered(facts) if facts else {self.parts.prompt.prompt: gr.skip()}
+        return self.offered(facts, state) if facts and state else {self.parts.prompt.prompt: gr.skip()}
 
     def editing(self, change: Callable[[ViewState, Any], ViewState] | None) -> Callable[..., Update]:
         """Take what the page did, apply a pure change, repaint.
@@ -207,6 +197,10 @@ class Wiring:
                 return self.painted(new)
             return self.painted(new, new.edit if change is None else None)
         return run
+
+    def filing(self, state: ViewState | None, path: str | None, page: dict[str, Any], request: gr.Request) -> Update:
+        """A recipe file was chosen; they are counted per viewer."""
+        return self.editing(partial(self.handlers.file_loaded, session=request.session_hash or ""))(state, path, page)
 
     def picturing(self, always: bool = False) -> Callable[..., Iterator[Update]]:
         """Values of the compare pane as they come; nothing where it shows these pictures already."""
@@ -254,18 +248,19 @@ class Wiring:
                              **self.quiet)
             selected.then(self.weighing, p.state, v.histogram, **self.quiet)
             looked.append(selected)
-        for event, change, source in (
-            (p.graph.release, None, p.download),
-            (p.header.undo.click, lambda s, _: h.undone(s), p.download),
-            (p.header.redo.click, lambda s, _: h.redone(s), p.download),
-            (p.header.preset.input, h.preset_chosen, p.header.preset),
-            (p.header.load.upload, h.file_loaded, p.header.load),
-            (v.history.input, h.jumped_to, v.history),
-            (p.graph.overlay, h.overlay_chosen, p.graph),
-            (v.pin_a.click, lambda s, _: h.pin(s, "A"), p.download),
-            (v.pin_b.click, lambda s, _: h.pin(s, "B"), p.download),
+        edits = self.editing
+        for event, edit, source in (
+            (p.graph.release, edits(None), p.download),
+            (p.header.undo.click, edits(lambda s, _: h.undone(s)), p.download),
+            (p.header.redo.click, edits(lambda s, _: h.redone(s)), p.download),
+            (p.header.preset.input, edits(h.preset_chosen), p.header.preset),
+            (p.header.load.upload, self.filing, p.header.load),
+            (v.history.input, edits(h.jumped_to), v.history),
+            (p.graph.overlay, edits(h.overlay_chosen), p.graph),
+            (v.pin_a.click, edits(lambda s, _: h.pin(s, "A")), p.download),
+            (v.pin_b.click, edits(lambda s, _: h.pin(s, "B")), p.download),
         ):
-            painted = event(self.editing(change), [p.state, source, p.graph], list(self.painting), **self.quiet)
+            painted = event(edit, [p.state, source, p.graph], list(self.painting), **self.quiet)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet)
             changed.append(painted)
         deciding, studying = Deciding(self), Studying(self)
@@ -398,3 +393,4 @@ class Wiring:
         self.cancelled(request)
         self.analyse.cancelled(request)
         self.shown.pop(request.session_hash or "", None)
+        self.handlers.loads.pop(request.session_hash or "", None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from engine.core.seeds import MAX_SEED
-from explorer.state import Settings
+from explorer.backend import Facts
+from explorer.state import MAX_COUNT, Settings
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,38 @@ class PromptPanel:
         """In the order of `settings_from`."""
         return [self.prompt, self.negative, self.label, self.seed, self.steps, self.guidance, self.scheduler,
                 self.count]
+
+    def shown(self, settings: Settings) -> dict[Any, Any]:
+        """Updates that make the form say these settings, whatever the model offers of them."""
+        s = settings
+        return {self.prompt: s.prompt, self.negative: s.negative, self.label: s.label, self.seed: s.seed,
+                self.steps: s.steps, self.guidance: s.guidance, self.scheduler: schedulers((), s.scheduler),
+                self.count: s.count}
+
+    def offered(self, facts: Facts, scheduler: str) -> dict[Any, Any]:
+        """Controls that depend on what the loaded model takes."""
+        text = facts.conditioning == "text"
+        return {
+            self.prompt: gr.update(visible=text), self.negative: gr.update(visible=text),
+            self.label: gr.update(visible=facts.conditioning == "class", maximum=max(0, facts.labels - 1)),
+            self.suggestion: gr.update(choices=[("Suggestions…", ""), *((t, t) for t in facts.suggestions)], value="",
+                                       visible=bool(text and facts.suggestions)),
+            self.scheduler: schedulers(facts.schedulers, scheduler),
+        }
+
+    @property
+    def depending(self) -> list[gr.components.Component]:
+        """What `offered` repaints."""
+        return [self.prompt, self.negative, self.label, self.suggestion, self.scheduler]
+
+
+def schedulers(names: tuple[str, ...], chosen: str) -> Any:
+    """The scheduler box. A name out of the address is among its choices even where the model has none such.
+
+    Gradio refuses a form whose value is none of the choices before anyone could say what is wrong with it.
+    """
+    listed = (*names, *([chosen] if chosen and chosen not in names else []))
+    return gr.update(choices=[("The model's own", ""), *((n, n) for n in listed)], value=chosen)
 
 
 def settings_from(prompt: str, negative: str, label: float | None, seed: float | None, steps: float,
@@ -65,6 +99,6 @@ def build(settings: Settings) -> PromptPanel:
             with gr.Row():
                 scheduler = gr.Dropdown([("The model's own", "")], value="", label="Scheduler", elem_id="scheduler",
                                         min_width=140)
-                count = gr.Slider(1, 8, settings.count, step=1, label="Seeds per prompt", elem_id="count",
+                count = gr.Slider(1, MAX_COUNT, settings.count, step=1, label="Seeds per prompt", elem_id="count",
                                   min_width=120)
     return PromptPanel(prompt, label, suggestion, seed, dice, generate, negative, steps, guidance, scheduler, count)

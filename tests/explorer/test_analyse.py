@@ -25,6 +25,7 @@ from explorer.choices import Choices
 from explorer.context import OpenModel
 from explorer.heat import Named, gamma_view, heat, matrix_view, steps_view
 from explorer.measuring import Steps
+from explorer.server import Binding
 from explorer.state import Settings, fresh
 from explorer.worker import Worker
 from tests.explorer.ui.models import STRUCTURES
@@ -122,7 +123,8 @@ class Backend:
 
 def analysis(structure: Structure) -> tuple[Analysis, Any]:
     model = OpenModel(Backend(structure), [], "", tuple(x.name for x in structure.choices))  # type: ignore[arg-type]
-    context: Any = SimpleNamespace(model=lambda name: model, worker=Worker())
+    bound = Binding("127.0.0.1", 7860, (), "", False)
+    context: Any = SimpleNamespace(model=lambda name: model, worker=Worker(), bound=bound)
     return Analysis(context), fresh("m", uniform_bits(structure, 4).options, "bits", Settings())
 
 

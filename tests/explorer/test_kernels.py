@@ -9,6 +9,7 @@ import pytest
 
 from explorer.jobs import Jobs, Standing
 from explorer.kernels import COLUMNS, KIND, Kernels, about, rows
+from explorer.server import Binding
 
 FOUND = {
     "n": 7, "layers": 80, "linear_share": 0.44, "machine": {"load": [0.3, 1, 2]},
@@ -38,7 +39,7 @@ def kernels(jobs: Jobs, why: str = "", limited: bool = False) -> Kernels:
     names = ("kernels", "bar", "timer")
     panel = SimpleNamespace(**{name: name for name in names})
     model = SimpleNamespace(backend=SimpleNamespace(why_no_pictures=why))
-    context = SimpleNamespace(bound=SimpleNamespace(limited=limited), model=lambda name: model)
+    context = SimpleNamespace(bound=Binding("127.0.0.1", 7860, (), "", limited), model=lambda name: model)
     wiring: Any = SimpleNamespace(parts=SimpleNamespace(views=SimpleNamespace(export=panel)), jobs=jobs,
                                   handlers=SimpleNamespace(context=context))
     return Kernels(wiring)

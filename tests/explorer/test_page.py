@@ -87,10 +87,38 @@ def test_a_link_reopens_the_recipe(page: Any, served: str, browser: Any) -> None
     set_first_card(page, "8")
     page.wait_for_function("(old) => location.href !== old", arg=link)
     figures = bits_text(page)
+    page.locator("#sampler button").first.click()
+    page.fill("#negative textarea, #negative input", "blurry, grey")
+    page.locator("#scheduler input").click()
+    page.get_by_role("option", name="EulerDiscreteScheduler", exact=True).click()
+    page.locator("#count input[type=number]").fill("2")
+    page.locator("#negative textarea, #negative input").first.press("Enter")
+    page.wait_for_function("() => { const q = new URL(location).searchParams; return q.get('negative') === "
+                           "'blurry, grey' && q.get('scheduler') === 'EulerDiscreteScheduler' && "
+                           "q.get('count') === '2'; }", timeout=WAIT_MS)
+    wait_for_pictures(page)
     other = browser.new_context().new_page()
     opened(other, page.url)
     other.wait_for_function("(f) => document.querySelector('#graph .qs-totals').innerText === f", arg=figures)
+    other.locator("#sampler button").first.click()
+    assert other.locator("#negative textarea, #negative input").first.input_value() == "blurry, grey"
+    assert other.locator("#scheduler input").input_value() == "EulerDiscreteScheduler"
+    assert other.locator("#count input[type=number]").input_value() == "2"
+    sources = "() => [...document.querySelectorAll('#compare img')].map((i) => i.src)"
+    assert len(page.evaluate(sources)) == 4, "two sides, two seeds"
+    assert page.evaluate(sources) == other.evaluate(sources), "the same pictures, to the byte"
     other.context.close()
+
+
+def test_a_link_with_a_scheduler_the_model_lacks_is_one_sentence(page: Any, served: str) -> None:
+    page.goto(served + "?scheduler=NoSuchScheduler")
+    page.wait_for_selector("#compare:has-text('no scheduler called')", timeout=COLD_MS)
+    page.locator("#sampler button").first.click()
+    page.locator("#scheduler input").click()
+    page.get_by_role("option", name="The model's own").click()
+    wait_for_pictures(page)
+    assert not page.locator("#compare .qs-error").is_visible()
+    assert "scheduler" not in page.url
 
 
 def test_two_viewers_do_not_disturb_each_other(page: Any, served: str, browser: Any) -> None:

@@ -14,6 +14,9 @@ from explorer.server import MAX_BODY_BYTES, Binding, Guard, binding
 LOCAL = Binding("127.0.0.1", 7860, ("127.0.0.1", "localhost", "[::1]"), "'none'", False)
 
 
+NOT_SENT = "not sent"
+
+
 async def _hello(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"hello"})
@@ -25,7 +28,8 @@ def ask(bound: Binding, method: str = "GET", **headers: str) -> tuple[int, dict[
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    raw = [(k.replace("_", "-").encode(), v.encode()) for k, v in {"host": "127.0.0.1:7860", **headers}.items()]
+    given = {"host": "127.0.0.1:7860", **({"content_length": "0"} if method == "POST" else {}), **headers}
+    raw = [(k.replace("_", "-").encode(), v.encode("latin-1")) for k, v in given.items() if v != NOT_SENT]
     scope = {"type": "http", "method": method, "headers": raw, "path": "/"}
     # Nothing here waits, so one step is all; a loop of our own could not run beside a browser's in this process.
     with pytest.raises(StopIteration):
@@ -55,7 +59,22 @@ def test_foreign_origins_may_not_post() -> None:
 
 def test_large_bodies_are_refused() -> None:
     assert ask(LOCAL, "POST", content_length=str(MAX_BODY_BYTES + 1))[0] == 413
+    assert ask(LOCAL, "POST", content_length=str(MAX_BODY_BYTES))[0] == 200
     assert ask(LOCAL, "POST", content_length="-1")[0] == 413
+    assert ask(LOCAL, "POST", content_length="²")[0] == 413
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_bodies_of_untold_size_are_refused(method: str) -> None:
+    assert ask(LOCAL, method, content_length=NOT_SENT)[0] == 411
+    assert ask(LOCAL, method, content_length=NOT_SENT, transfer_encoding="chunked")[0] == 411
+    assert ask(LOCAL, method, content_length="5", transfer_encoding="chunked")[0] == 411
+    assert ask(LOCAL, method, content_length="5")[0] == 200
+
+
+def test_a_body_in_pieces_is_refused_whatever_it_is_called() -> None:
+    assert ask(LOCAL, "GET", transfer_encoding="chunked")[0] == 411
+    assert ask(LOCAL, "DELETE", transfer_encoding="chunked")[0] == 411
 
 
 def test_a_space_is_public_and_framed_by_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
