@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from engine.bench.machine import median, percentile
 
 FROM, TO = 4, 3  # bits
@@ -21,7 +23,8 @@ def run(model: str = "emoji-unet", rounds: int = 15) -> dict[str, Any]:
 
     `n` rounds after one that warms up; `peer` plain full-precision generation; `ratio` the peer's median seconds / the
     median of moving all layers and generating. Per edit, p50 and p95: `extra_*`, moving and generating - the
-    full-precision image of the same round; `switch_*`, moving the layers alone.
+    full-precision image of the same round; `switch_*`, moving the layers alone. `*_processor_*` are the same in
+    processor time over all threads, which a busy machine disturbs less.
     """
     from engine.core.recipe import Recipe, uniform_bits
     from engine.live.apply import apply_all
@@ -36,12 +39,12 @@ def run(model: str = "emoji-unet", rounds: int = 15) -> dict[str, Any]:
     in_block = {structure.layer(n).choice for n in block.layers}
     edits = {"block": start.with_options({n: low.option(n) for n in in_block}), "all": low}
     request = Request(prompts=("red apple",) if live.limits.conditioning == "text" else ("",))
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[np.ndarray]] = {}  # per round: by the clock, of the processor
 
-    def took(name: str, call: Callable[[], Any]) -> float:
-        begun = time.perf_counter()
+    def took(name: str, call: Callable[[], Any]) -> np.ndarray:
+        begun = time.perf_counter(), time.process_time()
         call()
-        seconds.setdefault(name, []).append(time.perf_counter() - begun)
+        seconds.setdefault(name, []).append(np.subtract((time.perf_counter(), time.process_time()), begun))
         return seconds[name][-1]
 
     for _ in range(rounds + 1):
@@ -54,14 +57,15 @@ def run(model: str = "emoji-unet", rounds: int = 15) -> dict[str, Any]:
             seconds.setdefault(f"edit_{kind}", []).append(whole)
             seconds.setdefault(f"extra_{kind}", []).append(whole - plain)
     live.close()
+    counted = {name: np.transpose(values[1:]).tolist() for name, values in seconds.items()}
     figures: dict[str, Any] = {}
-    for kind in edits:
-        for name in (f"extra_{kind}", f"switch_{kind}"):
-            figures[f"{name}_p50_s"] = median(seconds[name][1:])
-            figures[f"{name}_p95_s"] = percentile(seconds[name][1:], 0.95)
+    for name in (f"{what}_{kind}" for what in ("extra", "switch") for kind in edits):
+        for clock, values in zip(("", "processor_"), counted[name], strict=True):
+            figures[f"{name}_{clock}p50_s"] = median(values)
+            figures[f"{name}_{clock}p95_s"] = percentile(values, 0.95)
     return {
         "model": model, "n": rounds, "peer": "plain full-precision generation, in turn with each edit in one run",
-        "ratio": median(seconds["plain"][1:]) / median(seconds["edit_all"][1:]),
-        "plain_full_precision_s": median(seconds["plain"][1:]),
+        "ratio": median(counted["plain"][0]) / median(counted["edit_all"][0]),
+        "plain_full_precision_s": median(counted["plain"][0]),
         "bits": f"{FROM} to {TO}", "block_choices": len(in_block), "all_choices": len(structure.choices), **figures,
     }
