@@ -21,6 +21,7 @@ from engine.bench.machine import median, percentile
 from engine.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+START = "import sys; from explorer.launch import main; sys.exit(main())"  # an installed copy has no app.py
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")
 START_S = 180
@@ -100,7 +101,7 @@ def _serve(model: str) -> tuple[subprocess.Popen[bytes], str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/"
-    command = [sys.executable, str(ROOT / "app.py"), model, "--no-browser", "--port", str(port)]
+    command = [sys.executable, "-c", START, model, "--no-browser", "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:

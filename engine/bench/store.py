@@ -26,6 +26,7 @@ GOAL_SECONDS, GOAL_BYTES = 900.0, 4 * 2**30  # the six options of SDXL
 def run(model: str = "sdxl", scratch: str | None = None) -> dict[str, Any]:
     """Build `OPTIONS` of every layer; see the keys for units.
 
+    `ratio` of bytes, the weights in full precision / the store; `peer` the former; `n` layer options built.
     `extrapolated_minutes` takes the measured rate to the weights of every catalogue model, nothing else;
     `extrapolated_processor_minutes` the rate per second of processor time, which all cores share.
 
@@ -54,6 +55,8 @@ def run(model: str = "sdxl", scratch: str | None = None) -> dict[str, Any]:
     rate, processor = built["weights_per_second"], built["processor_seconds"]
     return {
         "model": model, "source": Path(source).name, "threads": torch.get_num_threads(), "n": built["options_built"],
+        "peer": f"the checkpoint's weights, against all {len(OPTIONS)} options of them on disk",
+        "ratio": full_bytes(structure) / found,
         "weights": weights, "options": " ".join(map(str, OPTIONS)), "seconds": built["seconds"],
         "process_seconds": ran.seconds, "processor_seconds": processor,
         "option_weights_per_second": rate,

@@ -14,16 +14,19 @@ from engine.core.errors import InputError
 
 BITS = (8, 6, 4, 3, 2)
 SHOWN = 8
+RATIO_OF = "uaq-4"
 
 
 def run(model: str = "emoji-unet", rounds: int = 15) -> dict[str, Any]:
-    """`rounds` is how many images each recipe makes (calibration prompts). The picture is `uniform-MODEL.png` here.
+    """`rounds` (`n`) is how many images each recipe makes (calibration prompts). The picture is `uniform-MODEL.png`.
+
+    `peer` is full precision; `ratio` its stored bytes / those of `RATIO_OF`: size alone, for quality is in the rows.
 
     Raises:
         InputError: fewer than two images.
     """
     from engine.core.option import METHODS
-    from engine.core.recipe import Recipe, bits_per_weight, model_ref, uniform
+    from engine.core.recipe import Recipe, bits_per_weight, model_ref, sizes, uniform
     from engine.live.apply import apply_all
     from engine.live.generate import pictures
     from engine.live.model import open_model
@@ -50,9 +53,11 @@ def run(model: str = "emoji-unet", rounds: int = 15) -> dict[str, Any]:
                          **{k: v for k, v in values.items() if k.partition("[")[0] in ("psnr", "feature_distance")}})
             columns[f"{method.name}-{bits}"] = made
     live.close()
+    stored_bytes = sizes(live.structure, uniform(live.structure, RATIO_OF))
     picture = _picture(columns, Path(f"uniform-{Path(model).name}.png"))
-    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "rows": rows,
-            "picture": str(picture)}
+    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds",
+            "ratio": stored_bytes["full_bytes"] / stored_bytes["bytes"], "ratio_of": f"stored bytes, to {RATIO_OF}",
+            "rows": rows, "picture": str(picture)}
 
 
 def _picture(columns: dict[str, Any], path: Path) -> Path:

@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Generate twice, measure, and print every metric with n and interval."""
     from engine.core.recipe import Recipe, bits_per_weight, model_ref
-    from engine.live.apply import apply_all
+    from engine.live.apply import apply, apply_all
     from engine.live.generate import Picture, generate
     from engine.metrics.compare import Reference, compare, distances, floor
     from engine.metrics.features import find_extractor
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     model = opened(args)
     recipe = _recipe(model, args.recipe, args.transfer)
     request = _request(model, args, first=0)
+    apply(model, recipe)  # not run through: it refuses what is missing before anything is drawn
 
     def pictures(of: Recipe, wanted: Any, title: str) -> list[Any]:
         apply_all(model, of)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
+from engine.core.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Draw and save; the PNG carries seed and recipe."""
-    from engine.core.recipe import Recipe, bits_per_weight, load_recipe, model_ref
-    from engine.live.apply import apply_all
+    from engine.core.recipe import bits_per_weight, load_recipe
+    from engine.live.apply import apply
     from engine.live.generate import Picture, generate
     from engine.live.png import save_png
     from engine.live.request import Request
@@ -38,18 +40,21 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     recipe = load_recipe(args.recipe) if args.recipe else None
     model = opened(args)
+    _check_conditioning(args, model.limits.conditioning)
     request = Request(prompts=(args.prompt or "",), labels=(args.label or 0,), negative=args.negative,
                       seeds=(args.seed,), steps=args.steps, guidance=args.guidance, scheduler=args.scheduler)
 
-    def picture(of: Recipe, title: str) -> Picture:
-        apply_all(model, of, transfer=args.transfer)
+    def picture(title: str) -> Picture:
         return next(e for e in followed(generate(model, request), title) if isinstance(e, Picture))
 
-    full = picture(Recipe(model_ref(model.structure), {}), "full precision")
+    # What does not fit is refused here, before anything is drawn; layers move only when it is run through.
+    change = apply(model, recipe, transfer=args.transfer) if recipe else iter(())
+    full = picture("full precision")
     if recipe is None:
         save_png(full, args.out)
         return {"out": args.out, "seed": args.seed}, f"{args.out}: seed {args.seed}, full precision"
-    quantized = picture(recipe, "quantized")
+    deque(change, maxlen=0)
+    quantized = picture("quantized")
     metrics = compare([full], [quantized])
     save_png(beside(full, quantized), args.out, recipe)
     bits = bits_per_weight(model.structure, recipe.options, recipe.activations, recipe.weights)
@@ -57,6 +62,21 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
               "metrics": {m.name: m.value for m in metrics if abs(m.value) != float("inf")}}
     said = ", ".join(f"{m.name} {m.value:.4g} {m.unit}".strip() for m in metrics)
     return result, f"{args.out}: full precision | {bits:.2f} stored bits per weight, seed {args.seed}; {said}"
+
+
+def _check_conditioning(args: argparse.Namespace, conditioning: str) -> None:
+    """Refuse a prompt or label that the model would not look at.
+
+    Raises:
+        InputError: it draws from something else.
+    """
+    came = {"text": f"--prompt {str(args.prompt)[:40]!r}" if args.prompt is not None else "",
+            "class": f"--label {args.label}" if args.label is not None else ""}
+    expected = {"text": "text; pass --prompt TEXT instead", "class": "a class number; pass --label NUMBER instead",
+                "none": "the seed alone; leave it out"}
+    for kind, words in came.items():
+        if words and kind != conditioning:
+            raise InputError(f"{words} came, but {args.model} draws from {expected[conditioning]}.")
 
 
 def beside(full: Any, quantized: Any) -> Any:

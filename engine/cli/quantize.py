@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from engine.cli.progress import shown
+from engine.core.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.live.streaming import opened_store
 
     wanted = [parse_option(text) for text in args.options] if args.options else None
+    if wanted and all(option.is_untouched for option in wanted):
+        raise InputError(f"--options {wanted[0]} asks for full precision alone, which needs no store; name options "
+                         f"that quantize, such as uaq-4, or leave --options out for every sensible one.")
     weights = built = 0
     with opened_store(args.model, args.store) as store:
         todo = requests(store, wanted)

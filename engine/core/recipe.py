@@ -193,6 +193,9 @@ def recipe_from_json(data: Any, name: str = "The recipe") -> Recipe:
         raise RecipeError(f"{name} has an unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(_KEYS))}.")
     if data.get("version") != VERSION:
         raise RecipeError(f"{name} has version {data.get('version')!r}; this program reads version {VERSION}.")
+    if data.get("model") is None:
+        raise RecipeError(f"{name} does not say which model it was made for: expected an object `model` with id, "
+                          f"denoiser_class and identity; save the recipe again from the model it belongs to.")
     parts = {key: data.get(key) or {} for key in _KEYS - {"version", "sizes"}}
     for key, value in parts.items():
         if not isinstance(value, dict):

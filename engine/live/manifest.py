@@ -143,7 +143,7 @@ def _check_directory(directory: Path) -> None:
     if not directory.exists():
         return
     if not directory.is_dir():
-        raise StoreError(f"{directory} is a file; a store is a directory.")
+        raise StoreError(f"{directory} is a file, but a store is a directory; name an empty or new one.")
     strangers = [p.name for p in directory.iterdir() if not p.name.startswith(("shard-", f".{NAME}"))]
     if strangers:
         raise StoreError(f"{directory} holds no store but other files (first: {sorted(strangers)[0]!r}); name an empty "

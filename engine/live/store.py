@@ -38,6 +38,7 @@ SHARD_BYTES = 64_000_000
 SHARD_SECONDS = 5.0
 ORPHAN_SECONDS = 3600.0
 ADVICE_FULL = "what was finished is kept: free space and run it again to go on"
+ADVICE_PLACE = "what was finished is kept: make that place writable, or name another directory, and run it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,8 @@ class Store:
             self._manifest = write_manifest(self.directory, self.structure, self._manifest, name, size, entries)
         except EngineError as failure:
             (self.directory / name).unlink(missing_ok=True)
-            raise StoreError(f"{str(failure).split(';')[0]}; {ADVICE_FULL}.") from None
+            sentence = str(failure).split(";")[0]
+            raise StoreError(f"{sentence}; {_advice(sentence)}.") from None
         self._sound.update(entries)
         self._pending.clear()
         self.problem = ""
@@ -221,7 +223,7 @@ class Store:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             reason = getattr(failure, "strerror", None) or str(failure)
-            raise StoreError(f"Cannot write to {self.directory} ({reason[:200]}); {ADVICE_FULL}.") from None
+            raise StoreError(f"Cannot write to {self.directory} ({reason[:200]}); {_advice(reason)}.") from None
 
 
 class _Shard:
@@ -293,6 +295,12 @@ def _remove_orphans(store: Store) -> None:
         with contextlib.suppress(OSError):
             if path.name not in store._manifest.shards and time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
                 path.unlink()
+
+
+def _advice(reason: str) -> str:
+    """What helps against a failed write; safetensors passes on the system's words, but no error number."""
+    full = any(word in reason.lower() for word in ("no space", "quota", "not enough space"))
+    return ADVICE_FULL if full else ADVICE_PLACE
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

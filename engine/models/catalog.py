@@ -17,8 +17,9 @@ from typing import Any
 from engine.core.errors import ModelError
 from engine.core.files import read_json
 from engine.core.graph import Component
+from engine.core.places import assets_dir
 
-ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = "assets/"  # how the sources of models that come with Quantscape begin
 DEFAULT_STEPS, DEFAULT_GUIDANCE = 20, 3.0
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -45,7 +46,7 @@ class ModelRow:
     Attributes:
         name: what the user types.
         title: what the user reads.
-        source: hub id, or path below the repository.
+        source: hub id, or `assets/...` for those that come with Quantscape.
         denoiser_class: diffusers class of the denoiser.
         pipeline_class: diffusers class of the pipeline (needed for single-file checkpoints).
         precision_bits: bits per weight of the published checkpoint.
@@ -122,11 +123,16 @@ def _config_file(name: str) -> dict[str, Any]:
 
 
 def local_directory(row: ModelRow) -> Path | None:
-    """The row's pipeline directory on this machine: below the repository, or a snapshot in the hub's cache."""
-    shipped = ROOT / row.source
-    if (shipped / "model_index.json").is_file():
-        return shipped
+    """The row's pipeline directory on this machine: among the shipped assets, or a snapshot in the hub's cache."""
+    if row.source.startswith(SHIPPED):
+        directory = shipped_directory(row)
+        return directory if (directory / "model_index.json").is_file() else None
     return cached_snapshot(row.source)
+
+
+def shipped_directory(row: ModelRow) -> Path:
+    """Where the pipeline of a shipped model belongs, there or not; in a checkout and in an installed copy."""
+    return assets_dir() / row.source.removeprefix(SHIPPED)
 
 
 def cached_snapshot(hub_id: str) -> Path | None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from engine.core.errors import ModelError
 from engine.models.accepted import check_channels, check_pipeline_class, is_denoiser_class
+from engine.models.catalog import SHIPPED
 from engine.models.checkpoint import Checkpoint, read_component, read_header
 from engine.models.memory import ran_out
 from engine.models.quiet import quiet
@@ -78,7 +79,7 @@ def directory_of(source: Source) -> Path:
     """
     if source.directory:
         return source.directory
-    if source.row and source.row.source.startswith("assets/"):
+    if source.row and source.row.source.startswith(SHIPPED):
         raise ModelError(f"The weights of {source.name} are missing from {source.row.source}; make them with the "
                          f"scripts in assets/make, or restore that directory.")
     try:

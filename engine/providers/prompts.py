@@ -140,9 +140,9 @@ def suggested(model: Model, count: int = 24) -> tuple[str, ...]:
 
 def first_prompt(name: str) -> str:
     """The prompt a model is first shown with, from its name or path alone (nothing is loaded)."""
-    from engine.models.catalog import MODELS, ROOT, local_directory
+    from engine.models.catalog import MODELS, local_directory, shipped_directory
 
-    directory = (local_directory(MODELS[name]) or ROOT / MODELS[name].source) if name in MODELS else Path(name)
+    directory = (local_directory(MODELS[name]) or shipped_directory(MODELS[name])) if name in MODELS else Path(name)
     short = _short(text_split(directory).study, 1)
     return short[0] if short else ""
 

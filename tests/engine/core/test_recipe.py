@@ -96,11 +96,13 @@ def test_difference_counts_silent_layers_as_untouched() -> None:
 @pytest.mark.parametrize(("data", "sentence"), [
     (b"[1, 2]", "no recipe"), (b"{", "not valid JSON"), (b"\xff\xfe", "not valid JSON"),
     (b'{"options": {}, "version": 99}', "version 99"), (b'{"options": {}, "version": 1, "evil": 1}', "unknown key"),
-    (b'{"options": {"a": "uaq-7"}, "version": 1}', "Unknown option"),
-    (b'{"options": {"a": 4}, "version": 1}', "Unknown option"),
+    (b'{"options": {"a": "uaq-7"}, "version": 1, "model": {}}', "Unknown option"),
+    (b'{"options": {"a": 4}, "version": 1, "model": {}}', "Unknown option"),
     (b'{"options": [], "version": 1, "model": 3}', "must be an object"),
     (b'{"options": {"a": NaN}, "version": 1}', "not valid JSON"),
     (b'{"options": {"a": "uaq-4", "a": "uaq-3"}, "version": 1}', "same key twice"),
+    (b'{"options": {"a": "uaq-4"}, "version": 1}', "which model it was made for"),
+    (b'{"options": {"a": "uaq-4"}, "version": 1, "model": null}', "which model it was made for"),
     (b"[" * 100_000, "not valid JSON"),
 ])
 def test_bad_files_are_one_sentence(data: bytes, sentence: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from engine.core.errors import ModelError
 from engine.core.sizes import full_bytes
-from engine.models.catalog import MODELS, ROOT, Rules, defaults_of, local_directory, row_for, rules_for, weights_present
+from engine.models.catalog import MODELS, Rules, defaults_of, local_directory, row_for, rules_for, weights_present
 from engine.models.structure import read_structure
 
 # name -> layers, choices, modules, bytes at full precision, bits (design, catalogue facts)
@@ -148,8 +148,7 @@ def test_the_demo_models_lie_in_the_repository() -> None:
     for name in ("emoji-unet", "emoji-dit"):
         source = MODELS[name].source
         assert not Path(source).is_absolute()
-        directory = local_directory(MODELS[name])
-        assert directory in (None, ROOT / source)
+        assert local_directory(MODELS[name]) == Path(__file__).resolve().parents[3] / source
 
 
 def test_unknown_names_are_refused() -> None:

@@ -127,7 +127,7 @@ def test_hub_ids_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_missing_demo_weights_say_how_to_make_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("engine.models.catalog.ROOT", tmp_path)
+    monkeypatch.setattr("engine.models.catalog.assets_dir", lambda: tmp_path)
     refused("emoji-unet", "missing from assets/models/emoji-unet; make them with the scripts", structure=False)
     assert read_structure("emoji-unet").identity == ""
 
