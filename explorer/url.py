@@ -69,8 +69,9 @@ def pack_settings(settings: Settings) -> dict[str, Any]:
 def with_settings(settings: Settings, query: Mapping[str, str]) -> Settings:
     """Settings with what `pack_settings` wrote; nonsense is ignored, ranges are checked when pictures are made."""
     for field in fields(Settings):
+        kind: Any = type(field.default)
         try:
-            value = type(field.default)(query[field.name])  # type: ignore[arg-type]
+            value = kind(query[field.name])
         except (KeyError, ValueError):
             continue
         if _fits(field.name, value):
@@ -80,10 +81,10 @@ def with_settings(settings: Settings, query: Mapping[str, str]) -> Settings:
 
 def _fits(key: str, value: Any) -> bool:
     if key == "count":  # every picture of it is planned before anything is checked
-        return 1 <= value <= MAX_COUNT
+        return bool(1 <= value <= MAX_COUNT)
     if isinstance(value, str):
         return len(value) <= LONGEST[key]
-    return abs(value) <= 2**53  # NaN is no JSON, and a browser's whole numbers end there
+    return bool(abs(value) <= 2**53)  # NaN is no JSON, and a browser's whole numbers end there
 
 
 def pack(texts: Sequence[str]) -> str:
