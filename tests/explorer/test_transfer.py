@@ -43,12 +43,12 @@ def stranger(handlers: Handlers, tmp_path: Path) -> Callable[[str], str]:
 
 def test_it_takes_loading_twice(handlers: Handlers, stranger: Callable[[str], str], said: list[str]) -> None:
     state: Any = handlers.opened("emoji-dit", {})[0]
-    refused = handlers.file_loaded(state, stranger("a.recipe.json"))
+    refused = handlers.file_loaded(state, stranger("a.recipe.json"), "s")
     assert refused.options == state.options and "made for another model (a twin" in said[0]
     assert "once more" in said[0] and "Use transfer" not in said[0]
-    other = handlers.file_loaded(refused, stranger("b.recipe.json"))  # another file is not what was meant
+    other = handlers.file_loaded(refused, stranger("b.recipe.json"), "s")  # another file is not what was meant
     assert other.options == state.options and len(said) == 2
-    taken = handlers.file_loaded(other, stranger("b.recipe.json"))
+    taken = handlers.file_loaded(other, stranger("b.recipe.json"), "s")
     assert {str(o) for o in taken.options.values()} == {"uaq-3"} and not taken.refused and len(said) == 2
 
 
@@ -58,4 +58,4 @@ def test_layers_that_are_not_there_are_never_taken(handlers: Handlers, tmp_path:
     state: Any = handlers.opened("emoji-dit", {})[0]
     for _ in range(2):
         with pytest.raises(RecipeError, match="does not have"):
-            handlers.file_loaded(state, str(tmp_path / "u.json"))
+            handlers.file_loaded(state, str(tmp_path / "u.json"), "s")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,3 +40,21 @@ def test_one_hidden_component_waits_for_all(blocks: Any) -> None:
     served = [f for f in blocks.fns.values() if f.fn and f.outputs and f.targets[0][1] not in ("unload",)]
     waiting = {c.elem_id for f in served for c in f.show_progress_on or f.outputs}
     assert len(served) > 40 and waiting == {"download"}
+
+
+def test_leaving_stops_what_was_running(blocks: Any) -> None:
+    leave = next(f for f in blocks.fns.values() if f.targets[0][1] == "unload")
+    worker = leave.fn.__self__.handlers.context.worker
+    begun = threading.Event()
+
+    def endless(cancel: Any) -> Iterator[None]:
+        begun.set()
+        cancel.wait(60)
+        yield None
+
+    job = worker.submit(endless, "ann")
+    assert begun.wait(60)
+    leave.fn(SimpleNamespace(session_hash="bob"))
+    assert not job.cancel.is_set()
+    leave.fn(SimpleNamespace(session_hash="ann"))
+    assert job.cancel.is_set()

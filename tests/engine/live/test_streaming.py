@@ -83,5 +83,5 @@ def test_whole_numbers_are_no_weights(home: Path, tmp_path: Path) -> None:
     tensors[name] = tensors[name].to(torch.int8)
     save_file(tensors, shard, metadata={"format": "pt"})
     for attempt in (lambda: streamable(broken), lambda: open_model(broken, store=tmp_path / "store")):
-        with pytest.raises(ModelError, match=r"stores .* as I8, expected a float type"):
+        with pytest.raises(ModelError, match=r"stores .* as I8, expected one of F32, F16, BF16"):
             attempt()
