@@ -11,7 +11,7 @@ from engine.models.structure import read_structure
 from engine.providers.files import find_scores
 from explorer.decide import LIVE, Decider
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 WAIT_MS = 60_000
 MODEL = "emoji-unet"
 

@@ -106,6 +106,7 @@ def check_contrast(page: Any, theme: str) -> None:
         assert ratio >= CONTRAST, f"{tabs.nth(i).inner_text()}, {theme}: {ratio:.2f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_page_keeps_its_shape(page: Any, served: str, model: str) -> None:
     page.emulate_media(reduced_motion="reduce", color_scheme="light")

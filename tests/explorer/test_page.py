@@ -121,6 +121,7 @@ def test_a_link_with_a_scheduler_the_model_lacks_is_one_sentence(page: Any, serv
     assert "scheduler" not in page.url
 
 
+@pytest.mark.slow
 def test_two_viewers_do_not_disturb_each_other(page: Any, served: str, browser: Any) -> None:
     opened(page, served)
     wait_for_pictures(page)
@@ -178,6 +179,7 @@ def test_another_model_opens_with_its_own_recipe(page: Any, served: str) -> None
     page.wait_for_selector("#compare:has-text('not on this machine')", timeout=WAIT_MS)
 
 
+@pytest.mark.slow
 def test_prompts_of_every_kind_and_nonsense_seeds(page: Any, served: str) -> None:
     opened(page, served)
     wait_for_pictures(page)
@@ -209,6 +211,7 @@ def test_the_method_of_a_block_can_be_changed(page: Any, served: str) -> None:
     page.wait_for_function("() => !document.querySelector('#undo').disabled", timeout=WAIT_MS)
 
 
+@pytest.mark.slow
 def test_a_grid_shows_prompts_against_recipes_and_opens_in_compare(page: Any, served: str) -> None:
     opened(page, served)
     wait_for_pictures(page)
@@ -256,6 +259,7 @@ def test_the_table_twin_edits_too(page: Any, served: str) -> None:
     page.wait_for_function("(old) => document.querySelector('#graph .qs-totals').innerText !== old", arg=before)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_exported_and_what_changes_is_shown_first(page: Any, served: str, tmp_path: Path) -> None:
     opened(page, served)
     page.get_by_role("tab", name="Export").click()

@@ -12,7 +12,7 @@ from engine.core.recipe import recipe_from_json, sizes
 from engine.models.structure import read_structure
 from tests.explorer.test_page import WAIT_MS, cards, opened, wait_for_pictures
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_activation_bits_are_set_counted_saved_linked_and_undone(page: Any, served: str, browser: Any,

@@ -12,7 +12,7 @@ from engine.bench.families import ROUNDING, walk
 from engine.core.errors import EngineError
 from engine.models.tiny import TINY
 
-QUICK = ("flux",)  # the family that other tests use least; the rest are slow only in their number
+QUICK = ("sana",)  # a family that few other tests use; the rest are slow only in their number
 
 
 @pytest.fixture(autouse=True, scope="module")

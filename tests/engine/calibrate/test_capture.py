@@ -26,8 +26,8 @@ def captured_of(model: Model, plan: CapturePlan = PLAN, **kwargs: Any) -> Captur
     return found
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux", "pixart-alpha", "dit", "hunyuan", "sana", "lumina2",
-                                  "ddpm"])
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "pixart-alpha", "dit", "hunyuan", "sana", "lumina2",
+                                  "ddpm", pytest.param("flux", marks=pytest.mark.slow)])
 def test_replayed_calls_give_what_the_pipeline_computed(tiny_model: Callable[[str], Model], name: str) -> None:
     model = tiny_model(name)
     outputs: list[torch.Tensor] = []

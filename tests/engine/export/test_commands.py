@@ -94,6 +94,7 @@ def test_import_writes_a_recipe_and_lists_what_differs(transformer: Model, tmp_p
     assert not (tmp_path / "s.json").exists()
 
 
+@pytest.mark.slow
 def test_lowbit_measures_every_side_and_restores(unet: Model) -> None:
     from engine.bench.lowbit import METHODS, measured
 

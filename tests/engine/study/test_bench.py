@@ -89,6 +89,7 @@ def plan(saved: Path, store: Path, trials: int, **changes: object) -> Plan:
     return Plan(job, trials, preset="paper-6", **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_study_from_start_to_end(saved: Path, store: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.sqlite", tmp_path / "parts.sqlite"
     list(run_study(whole, plan(saved, store, 4)))
