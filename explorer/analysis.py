@@ -59,9 +59,8 @@ class Analysis:
 
     def _events(self, work: Any, session: str) -> Iterator[Any]:
         """A job's records, and its progress, end and failures as values of a pane."""
-        for event in pane_values(self.context.worker, work, owner(session)):
+        for event in pane_values(self.context.worker, work, owner(session), {"progress": None}):
             yield {**event, "error": None} if isinstance(event, dict) and event.get("progress") else event
-        yield {"progress": None}
 
     def cancel(self, session: str) -> None:
         """The session's job of this tab stops."""

@@ -9,9 +9,8 @@ import gradio as gr
 
 from engine.core.errors import EngineError, InputError
 from explorer.context import sentence
-from explorer.jobs import Standing
 from explorer.state import ViewState
-from explorer.wording import seconds
+from explorer.studying import bar_value
 
 if TYPE_CHECKING:
     from explorer.wiring import Wiring
@@ -46,7 +45,7 @@ class Kernels:
             self.jobs.start(KIND, state.model, None, ["lowbit", "--model", state.model, "--rounds", str(ROUNDS)])
         except EngineError as error:
             return {p.bar: {"running": False, "error": sentence(error)}}
-        return {p.bar: self.bar(self.jobs.standing()), p.timer: gr.Timer(active=True)}
+        return {p.bar: bar_value(self.jobs.standing()), p.timer: gr.Timer(active=True)}
 
     def ticked(self, state: ViewState | None) -> Update:
         """Where it stands; the clock stops with it, and the table shows what was found."""
@@ -55,7 +54,7 @@ class Kernels:
             return {p.timer: gr.Timer(active=False)}
         if standing.result:
             self.found[job.model] = standing.result
-        return {p.bar: self.bar(standing), p.timer: gr.Timer(active=standing.running), **self.shown(state)}
+        return {p.bar: bar_value(standing), p.timer: gr.Timer(active=standing.running), **self.shown(state)}
 
     def entered(self, state: ViewState | None) -> Update:
         """The tab was opened or the model changed: its figures, and the bar if it is being measured."""
@@ -67,12 +66,6 @@ class Kernels:
         """The figures of this model, where there are some."""
         found = self.found.get(state.model) if state else None
         return {self.panel.kernels: f"{table(found)}\n\n{about(found)}" if found else ""}
-
-    def bar(self, standing: Standing) -> dict[str, Any]:
-        """A standing as the bar shows it."""
-        text = standing.doing + (f", step {int(standing.done)} of {standing.total}" if standing.total else "")
-        return {"running": standing.running, "text": text, "done": standing.done, "total": standing.total,
-                "left": seconds(standing.left_s), "error": standing.error or None}
 
     def cancelled(self) -> None:
         """The cancel button."""

@@ -17,8 +17,8 @@ def progress(event: Progress) -> dict[str, Any]:
     return {"text": event.doing, "step": event.step, "of": event.of, "left": seconds(event.seconds_left)}
 
 
-def pane_values(worker: Worker, work: Any, owner: str) -> Iterator[Any]:
-    """Run `work` on the device worker.
+def pane_values(worker: Worker, work: Any, owner: str, last: dict[str, Any] | None = None) -> Iterator[Any]:
+    """Run `work` on the device worker; `last` is the value after it ended well, if what it yields does not say so.
 
     Yields what it yields; waiting, progress and failures as values of a pane. A cancelled or superseded job ends
     silently; one whose reader leaves is cancelled. Progress leaves the pane's error alone: it may be a newer job's.
@@ -33,6 +33,8 @@ def pane_values(worker: Worker, work: Any, owner: str) -> Iterator[Any]:
                 yield {"progress": progress(event)}
             else:
                 yield event
+        if last is not None:
+            yield last
     except Cancelled:
         yield {"progress": None}
     except (EngineError, RuntimeError) as error:

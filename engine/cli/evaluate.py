@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from engine.cli.export import recipe_named
 from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.providers.reference import reference_pictures
 
     model = opened(args)
-    recipe = _recipe(model, args.recipe, args.transfer)
+    recipe = recipe_named(model.structure, args.recipe, args.transfer)
     request = _request(model, args, first=0)
     apply(model, recipe)  # not run through: it refuses what is missing before anything is drawn
 
@@ -71,19 +72,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _finite(value: float) -> float | None:
     return value if abs(value) != float("inf") else None
-
-
-def _recipe(model: Any, text: str, transfer: bool) -> Any:
-    from engine.core.presets import preset, uniform_presets
-    from engine.core.recipe import check, load_recipe, transferred
-
-    if text in {p.name for p in uniform_presets()}:
-        return preset(model.structure, text)
-    recipe = load_recipe(text)
-    if transfer:
-        return transferred(model.structure, recipe)
-    check(model.structure, recipe)
-    return recipe
 
 
 def _request(model: Any, args: argparse.Namespace, first: int) -> Any:

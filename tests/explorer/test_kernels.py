@@ -61,7 +61,7 @@ def test_it_runs_the_bench_on_the_open_model() -> None:
     jobs = Recorded(Standing(KIND, True, "Measuring packed kernels", 3, 32, 5.0))
     answer: Any = kernels(jobs).begun(STATE)
     assert jobs.asked == [("bench", "m", None, ["lowbit", "--model", "m", "--rounds", "7"])]
-    assert answer["bar"]["running"] and answer["bar"]["text"] == "Measuring packed kernels, step 3 of 32"
+    assert answer["bar"]["running"] and answer["bar"]["text"] == "Measuring packed kernels, 9 %"
 
 
 @pytest.mark.parametrize("given", [{"why": "No weights here."}, {"limited": True}])
