@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from engine.cli.main import main
 from engine.core.errors import ModelError
-from engine.models.loading import load_pipeline
+from engine.models.loading import load_pipeline, stored_dtype
 from engine.models.lora import fuse_lora
 from engine.models.structure import read_structure
 from engine.models.tiny import TINY
@@ -81,3 +81,13 @@ def test_the_command_writes_a_model(saved: Callable[[str], Path], tmp_path: Path
     assert len(read_structure(out).layers) == len(read_structure(home).layers)
     assert main(["fuse", str(home), "--lora", str(path), "--scale", "1", "2", "--out", str(tmp_path / "b")]) == 2
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_it_is_written_in_what_the_checkpoint_is_stored_in(dtype: str, tmp_path: Path) -> None:
+    home, path = tmp_path / "home", tmp_path / "a.safetensors"
+    pipeline = TINY["sd1"]().to(getattr(torch, dtype))
+    pipeline.save_pretrained(home)
+    adapter(path, load_pipeline(home), linear(pipeline))
+    assert main(["fuse", str(home), "--lora", str(path), "--out", str(tmp_path / "fused")]) == 0
+    assert stored_dtype(tmp_path / "fused") == stored_dtype(home) == dtype
