@@ -20,7 +20,7 @@ from engine.core.errors import InputError
 from engine.core.seeds import derive
 from engine.live.cancel import Cancel, check_cancel
 from engine.quant.qweight import QuantizedWeight
-from engine.quant.rounding import Choice, beta_at, changed, first_alpha, hardened, regulariser, soft_weight
+from engine.quant.rounding import Choice, beta_at, changed, first_alpha, hardened, pulled_weight
 
 PUBLISHED_ITERATIONS = 20_000
 RATE, MAX_RATE = 1e-3, 1e-2
@@ -127,14 +127,18 @@ def rounding_of(problem: BlockProblem, plan: RoundingPlan, cancel: Cancel | None
     nearest = {name: choice.nearest for name, choice in problem.choices.items()}
     before = problem.held_out_loss(nearest)
     alphas = {name: first_alpha(choice).requires_grad_() for name, choice in problem.choices.items()}
-    adam = torch.optim.Adam(list(alphas.values()), plan.rate)
+    gaps = {name: choice.high - choice.low for name, choice in problem.choices.items()}
+    adam = torch.optim.Adam(list(alphas.values()), plan.rate, fused=True)
     teaching = (~problem.held).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(derive("adaround", plan.seed, problem.name))
     for i in range(plan.iterations):
         check_cancel(cancel)
         rows = teaching[torch.randint(len(teaching), (plan.batch,), generator=generator)]
         adam.zero_grad()
-        _loss(problem, alphas, rows, beta_at(i, plan.iterations), plan.weight).backward()
+        beta = beta_at(i, plan.iterations)
+        soft = {name: pulled_weight(choice, gaps[name], alphas[name], beta, plan.weight)
+                for name, choice in problem.choices.items()}
+        _error(problem, soft, rows).backward()
         adam.step()
     learned = {name: hardened(choice, alphas[name].detach()) for name, choice in problem.choices.items()}
     after = problem.held_out_loss(learned)
@@ -145,11 +149,6 @@ def rounding_of(problem: BlockProblem, plan: RoundingPlan, cancel: Cancel | None
                     time.perf_counter() - start, accepted)
 
 
-def _loss(problem: BlockProblem, alphas: Mapping[str, Tensor], rows: Tensor, beta: float | None,
-          weight: float) -> Tensor:
-    soft = {name: soft_weight(choice, alphas[name]) for name, choice in problem.choices.items()}
-    found, wanted = problem.forward(soft, rows), problem.targets(rows)
-    loss = torch.stack([(f - w).square().sum(1).mean() for f, w in zip(found, wanted, strict=True)]).sum()
-    if beta is None:
-        return loss
-    return loss + weight * torch.stack([regulariser(alpha, beta) for alpha in alphas.values()]).sum()
+def _error(problem: BlockProblem, weights: Weights, rows: Tensor) -> Tensor:
+    found, wanted = problem.forward(weights, rows), problem.targets(rows)
+    return torch.stack([(f - w).square().sum(1).mean() for f, w in zip(found, wanted, strict=True)]).sum()

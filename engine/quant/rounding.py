@@ -9,6 +9,7 @@ as published, with a codebook each weight may move to the neighbouring entry. St
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,50 @@ def soft_weight(choice: Choice, alpha: Tensor) -> Tensor:
 def regulariser(alpha: Tensor, beta: float) -> Tensor:
     """sum(1 - |2h - 1|^beta): 0 when every h is 0 or 1."""
     return (1 - (2 * rectified(alpha) - 1).abs().pow(beta)).sum()
+
+
+def pulled_weight(choice: Choice, gap: Tensor, alpha: Tensor, beta: float | None, weight: float) -> Tensor:
+    """`soft_weight`, whose gradient brings that of `weight * regulariser(alpha, beta)` along.
+
+    What is done per weight costs as much as the block itself where autograd records it operation by operation; here the
+    same gradient is written down once.
+
+    Args:
+        choice: the levels.
+        gap: `choice.high - choice.low`, made once.
+        alpha: of the weights.
+        beta: exponent of the regulariser; None = without it.
+        weight: of the regulariser.
+    """
+    found: Tensor = _Pulled.apply(alpha, choice.low, gap, beta, weight)
+    return found
+
+
+class _Pulled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, alpha: Tensor, low: Tensor, gap: Tensor, beta: float | None, weight: float) -> Tensor:
+        slope = torch.sigmoid(alpha)
+        ctx.save_for_backward(slope, gap)
+        ctx.beta, ctx.weight = beta, weight
+        return torch.addcmul(low, _stretched(slope).clamp_(0, 1), gap)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        slope, gap = ctx.saved_tensors
+        found = gradients[0] * gap
+        free = _stretched(slope)
+        h = free.clamp(0, 1)
+        inside = free == h  # beyond its ends h does not move
+        if ctx.beta is not None:
+            centred = h.mul_(2).sub_(1)
+            size = centred.abs()
+            found.addcmul_(size.pow_(ctx.beta - 1), centred.sign_(), value=-2 * ctx.beta * ctx.weight)
+        found.mul_(slope).mul_(slope.neg_().add_(1)).mul_(inside)
+        return found.mul_(ZETA - GAMMA), None, None, None, None
+
+
+def _stretched(sigmoid: Tensor) -> Tensor:
+    return (sigmoid * (ZETA - GAMMA)).add_(GAMMA)
 
 
 def beta_at(iteration: int, iterations: int) -> float | None:

@@ -18,6 +18,7 @@ from engine.quant.rounding import (
     choice_of,
     first_alpha,
     hardened,
+    pulled_weight,
     rectified,
     regulariser,
     soft_weight,
@@ -92,6 +93,23 @@ def test_learning_comes_close_to_the_best_of_all_roundings() -> None:
     assert best <= found < 0.7 * rounded and found < 2 * best
     start = regulariser(first_alpha(choice), 2.0)
     assert regulariser(alpha.detach(), 2.0) < 0.5 * start
+
+
+@pytest.mark.parametrize("beta", [None, 20.0, 3.5, 2.0])
+def test_the_gradient_written_down_is_the_one_of_the_formula(beta: float | None) -> None:
+    weight = drawn(5, 40, seed=3)
+    choice = choice_of(weight, quantize(weight, Option("uaq", 3)))
+    start = first_alpha(choice)
+    start[0, :4] = torch.tensor([-9.0, 9.0, -2.5, 2.5])  # beyond both ends, and just about there
+    target = drawn(5, 40, seed=4)
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    found = pulled_weight(choice, choice.high - choice.low, ours, beta, 0.01)
+    (found - target).square().sum().backward()
+    plain = (soft_weight(choice, theirs) - target).square().sum()
+    (plain if beta is None else plain + 0.01 * regulariser(theirs, beta)).backward()
+    assert torch.allclose(found, soft_weight(choice, theirs), atol=1e-7)
+    assert ours.grad is not None and theirs.grad is not None and theirs.grad.abs().max() > 0.1
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_codes_stay_in_range() -> None:
