@@ -1,8 +1,9 @@
 """`inspect` of every catalogue row in processes of their own: facts, seconds over the bare import, memory, second call.
 
 The first call begins with an empty cache and traces; the second reads the kept answer and must import no torch. Beside
-wall time stands processor time, which a busy machine disturbs less. `own` is what is left when importing the denoiser's
-class (with the packages diffusers imports for it, peft among them) is taken off too.
+wall time stands processor time, which a busy machine disturbs less. The bare import brings packages along that the
+command does without (`engine.__main__.only_tracing`); `own` is what is left when importing the denoiser's class, as the
+command does it, is taken off too.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ FACTS = {
     "hunyuan-dit": (487, 487, 2_999_291_904),
 }
 CALL = """
-import sys
-from engine.cli.main import main
-code = main(["inspect", {name!r}, "--json"])
-print("torch" in sys.modules or "diffusers" in sys.modules)
-sys.exit(code)
+import runpy, sys
+sys.argv[1:] = ["inspect", {name!r}, "--json"]
+try:
+    runpy.run_module("engine", run_name="__main__", alter_sys=True)
+finally:
+    print("torch" in sys.modules or "diffusers" in sys.modules)
 """
 BARE = "import torch, diffusers; diffusers.ModelMixin"
-CLASS = "import torch, diffusers; diffusers.{name}"
+CLASS = "from engine.__main__ import only_tracing; only_tracing(); import torch, diffusers; diffusers.{name}"
 
 
 def run(model: str = "", rounds: int = 3) -> dict[str, Any]:
