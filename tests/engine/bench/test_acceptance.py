@@ -1,0 +1,62 @@
+"""The bench of MPQ-Diff's importance: oracles from the shipped record of the demo U-Net."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from engine.bench.acceptance import THETA, agreement_rows, stability_rows
+from engine.calibrate.orthogonality import Orthogonality, find_orthogonality
+from engine.core.errors import InputError
+from engine.core.graph import Structure
+from engine.core.record import Scores
+from engine.models.structure import read_structure
+from engine.providers.files import find_scores
+
+Shipped = tuple[Structure, Orthogonality, dict[str, Scores]]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Shipped:
+    structure = read_structure("emoji-unet")
+    found = find_orthogonality(structure)
+    assert found is not None
+    return structure, found, find_scores(structure)
+
+
+def test_a_calibration_agrees_with_itself_and_not_with_one_of_other_layers(shipped: Shipped) -> None:
+    structure, found, scores = shipped
+    turned = replace(found, matrices=found.matrices.flip(1, 2))  # every layer has another's similarities
+    rows = stability_rows(structure, [found, found, turned], scores["weight-error"])
+    assert [row["seeds"] for row in rows] == ["0 and 1", "0 and 2", "1 and 2"]
+    assert rows[0]["Spearman of theta"] == 1 and rows[0]["same option at 3.5 bits"] == "100.0%"
+    assert rows[1]["Spearman of theta"] == rows[2]["Spearman of theta"] < 0.5
+    assert rows[1]["same option at 3.5 bits"] != "100.0%"
+
+
+def test_an_importance_that_is_the_damage_agrees_with_it(shipped: Shipped) -> None:
+    """Matrices are planted so that gamma falls in the order of measured damage: theta = exp(-beta gamma) rises with it.
+    """
+    structure, found, scores = shipped
+    truth = scores["measured"]
+    (option,) = {o for row in truth.layers.values() for o in row} & {"uaq-3"}
+    by_row: dict[str, float] = {}
+    for layer in structure.choices:
+        row = layer.module if layer.module in found.rows else layer.name
+        by_row[row] = max(by_row.get(row, 0.0), truth.layers[layer.name][option])
+    order = sorted(found.rows, key=lambda row: by_row.get(row, 0.0))
+    similar = torch.tensor([1 - order.index(row) / len(order) for row in found.rows], dtype=torch.float64)
+    planted = replace(found, matrices=torch.sqrt(similar[:, None] * similar[None]).expand_as(found.matrices).clone())
+    for matrix in planted.matrices:
+        matrix.fill_diagonal_(1.0)
+    rows = [r for r in agreement_rows(structure, planted, scores["weight-error"], scores)
+            if (r["measured"], r["option"], r["level"], r["score"]) == ("measured", option, "layers", THETA)]
+    assert float(rows[0]["Spearman"].split()[0]) > 0.95
+
+
+def test_without_measured_damage_there_is_nothing_to_agree_with(shipped: Shipped) -> None:
+    structure, found, scores = shipped
+    with pytest.raises(InputError, match="measured"):
+        list(agreement_rows(structure, found, scores["weight-error"], {"weight-error": scores["weight-error"]}))
