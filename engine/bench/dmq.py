@@ -38,7 +38,11 @@ from engine.providers.prompts import split_of
 
 SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
 PRESETS = ("W4A8", "W4A6")
+BASELINE = "baseline"
 COMPLETE = "+ PTS by voting"  # everything: what the explorer offers as a preset
+WIDER = ("W4A8", BASELINE)  # what DMQ at fewer bits of activations has to reach
+LEAST_SECONDS = 5.0  # reading a stage's files again stays below this
+PAIRED = ("psnr", "feature_distance")  # metrics with a value per image, so that rows are compared image by image
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class TablePlan:
         plain = DmqPlan(None, None, shifts=None, groups=self.groups, rows=RowsPlan(count=self.rows),
                         capture=CapturePlan(images=self.capture, steps=self.steps))
         return {
-            "baseline": plain,
+            BASELINE: plain,
             "+ AdaRound": replace(plain, rounding=rounding),
             "+ LES": replace(plain, rounding=rounding, scaling=uniform),
             "+ adaptive weighting": replace(plain, rounding=rounding, scaling=adaptive),
@@ -94,7 +98,7 @@ class TablePlan:
 
 
 # row -> the row it is compared with
-ABOVE = {"+ AdaRound": "baseline", "+ LES": "+ AdaRound", "+ adaptive weighting": "+ LES",
+ABOVE = {"+ AdaRound": BASELINE, "+ LES": "+ AdaRound", "+ adaptive weighting": "+ LES",
          "+ PTS by error": "+ adaptive weighting", COMPLETE: "+ adaptive weighting"}
 
 
@@ -174,7 +178,8 @@ def _measured(model: Model, finals: Finals, preset: str, name: str, found: Calib
 
 
 def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
-    """The table: a line per row with its metrics, and what the ingredient changed in dB with its interval."""
+    """The table: a line per row with its metrics, and how it differs, image by image and with 95 % intervals, from the
+    row whose ingredients it adds to and from the baseline at 8-bit activations."""
     found = []
     by_name = {(r.preset, r.row): r for r in rows}
     for row in rows:
@@ -183,16 +188,29 @@ def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
         for name, (value, low, high) in row.metrics.items():
             if name.partition("[")[0] in SHOWN:
                 line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
-        above = by_name.get((row.preset, ABOVE.get(row.row, "")))
-        if above is not None:
-            mean, low, high = difference_interval(row.images["psnr"], above.images["psnr"])
-            line["psnr against the row it adds to"] = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-        else:
-            line["psnr against the row it adds to"] = ""
-        line["seconds"] = round(sum(s for s, _ in row.stages.values()))
-        line["peak MB"] = round(max((m for _, m in row.stages.values()), default=0.0))
+        others = {"the row it adds to": by_name.get((row.preset, ABOVE.get(row.row, ""))),
+                  " ".join(WIDER): by_name.get(WIDER) if row.preset != WIDER[0] else None}
+        for said, other in others.items():
+            for metric in PAIRED:
+                line[f"{metric} against {said}"] = _difference(row, other, metric)
         found.append(line)
     return found
+
+
+def _difference(row: TableRow, other: TableRow | None, metric: str) -> str:
+    """Mean paired difference with its interval; "" where there is nothing to compare with."""
+    name = next((n for n in row.images if n.partition("[")[0] == metric), "")
+    if other is None or name not in other.images:
+        return ""
+    mean, low, high = difference_interval(row.images[name], other.images[name])
+    return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
+
+
+def stage_lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+    """What calibrating took: a line per stage of every row that did any of it anew (the rest is taken over from the
+    rows above, and takes next to nothing)."""
+    return [{"preset": row.preset, "row": row.row, "stage": stage, "seconds": round(seconds), "peak MB": round(peak)}
+            for row in rows for stage, (seconds, peak) in row.stages.items() if seconds >= LEAST_SECONDS]
 
 
 def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
@@ -203,7 +221,7 @@ def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
     rows = [e for e in table(live, plan, partial=place) if isinstance(e, TableRow)]
     live.close()
     return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
-            "rows": lines(rows)}
+            "layers in full precision": plan.exclude, "rows": lines(rows), "calibration": stage_lines(rows)}
 
 
 def _keep(model: Model, found: Calibrated, recipes: Path | None, name: str) -> None:

@@ -20,12 +20,13 @@ from engine.calibrate.roundings import learn_roundings
 from engine.calibrate.rows import RowsPlan, draw_rows
 from engine.calibrate.scalings import Inputs, learn_scalings
 from engine.calibrate.units import units_of
+from engine.core.errors import InputError
 from engine.core.layer import Role
 from engine.core.recipe import Recipe
 from engine.live.cancel import Cancel
 from engine.live.model import Model, open_model
 from engine.providers.progress import Progress
-from engine.quant.table import quantize
+from engine.quant.table import quantize_scaled
 
 PRESET = "W4A6"
 LAYERS = 3
@@ -55,7 +56,11 @@ def lengths(model: Model, plan: LengthsPlan | None = None, *, directory: Path | 
     """Learn at both lengths; a line per layer, block and length.
 
     The long runs do not stop early, so that they are what was published. Layers: a residual convolution, a skip
-    convolution or attention projection, and a feed-forward one; the block is the first that is rounded as a whole.
+    convolution or attention projection, and a feed-forward one; the block is the first that is rounded as a whole, with
+    its layers scaled as the presets scale them.
+
+    Raises:
+        InputError: that block cannot be run by itself.
     """
     plan = plan or LengthsPlan()
     captured: Captured | None = None
@@ -77,19 +82,30 @@ def lengths(model: Model, plan: LengthsPlan | None = None, *, directory: Path | 
                        "without": found.before, "learned": found.after, "seconds": round(found.seconds, 1)}
             else:
                 yield found
-    nearest = {x.name: quantize(model.originals.tensor(x).float(), recipe.option(x.choice),
-                                model.structure.precision_bits)
-               for x in model.structure.layers if not recipe.option(x.choice).is_untouched}
-    block = next(u.name for u in units_of(model.structure) if len(u.layers) > 2 and u.layers[0].name in nearest)
+    quantized = [x for x in model.structure.layers if not recipe.option(x.choice).is_untouched]
+    names = {x.name for x in quantized}
+    block = next(u for u in units_of(model.structure) if len(u.layers) > 2 and u.layers[0].name in names)
+    taus = {}
+    short = replace(LesPlan(), iterations=plan.scaling[0])
+    for found in learn_scalings(model, rows, recipe, short, Inputs(), only=[x.name for x in block.layers],
+                                cancel=cancel):
+        if isinstance(found, Scaling):
+            taus[found.layer] = found.tau
+        else:
+            yield found
+    nearest = {x.name: quantize_scaled(model.originals.tensor(x).float(), recipe.option(x.choice), taus.get(x.name),
+                                       model.structure.precision_bits) for x in quantized}
     for iterations in plan.rounding:
-        how_long = RoundingPlan(iterations=iterations)
-        for result in learn_roundings(model, rows, nearest, how_long, only=[block], cancel=cancel):
-            if isinstance(result, Rounding):
-                if result.iterations:
-                    yield {"what": f"rounding {result.block}", "iterations": f"{iterations} of {iterations}",
-                           "without": result.before, "learned": result.after, "seconds": round(result.seconds, 1)}
-            else:
+        how_long, whole = RoundingPlan(iterations=iterations), False
+        for result in learn_roundings(model, rows, nearest, how_long, only=[block.name], cancel=cancel):
+            if not isinstance(result, Rounding):
                 yield result
+            elif result.block == block.name:
+                whole = True
+                yield {"what": f"rounding {result.block}", "iterations": f"{result.iterations} of {iterations}",
+                       "without": result.before, "learned": result.after, "seconds": round(result.seconds, 1)}
+        if not whole:
+            raise InputError(f"{block.name} cannot be run by itself, so its rounding has no length to compare.")
 
 
 def chosen_layers(model: Model, recipe: Recipe) -> list[str]:

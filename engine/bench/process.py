@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import EngineError
+from engine.core.resident import memory_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_S = 0.05
@@ -94,26 +95,3 @@ def run_process(command: Sequence[str], *, environment: dict[str, str] | None = 
             raise EngineError(f"{' '.join(command[1:4])} failed with code {process.returncode}: "
                               f"{said[-1][:300] if said else 'it said nothing'}")
         return Ran(output.read(), seconds, usage.ru_utime + usage.ru_stime, peak or usage.ru_maxrss * 1024, own)
-
-
-def peak_memory() -> int:
-    """Resident memory of this process at its peak, in bytes, mapped files included.
-
-    The resource usage that the system keeps would count what a parent held before this program began.
-    """
-    found = memory_of("self").get("VmHWM", 0)
-    if found:
-        return found
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def memory_of(process: int | str) -> dict[str, int]:
-    """What Linux says of a process's memory, in bytes by its own names; empty on other systems or after its end."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        pairs = [line.split() for line in lines if line.endswith(" kB")]
-        return {words[0].rstrip(":"): int(words[1]) * 1024 for words in pairs}
-    except (OSError, ValueError, IndexError):
-        return {}

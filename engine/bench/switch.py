@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.bench.machine import median
-from engine.bench.process import engine_command, memory_of, peak_memory, run_process
+from engine.bench.process import engine_command, run_process
 from engine.bench.scratch import measured_source, scratch_dir
 from engine.core.errors import EngineError
 from engine.core.recipe import Recipe, uniform
+from engine.core.resident import memory_of, peak_memory
 from engine.live.apply import apply_all, restore
 from engine.live.model import Model, open_model
 from engine.live.originals import live_weight

@@ -151,4 +151,9 @@ def rounding_of(problem: BlockProblem, plan: RoundingPlan, cancel: Cancel | None
 
 def _error(problem: BlockProblem, weights: Weights, rows: Tensor) -> Tensor:
     found, wanted = problem.forward(weights, rows), problem.targets(rows)
-    return torch.stack([(f - w).square().sum(1).mean() for f, w in zip(found, wanted, strict=True)]).sum()
+    return torch.stack([(f - w).square().sum(_channels(f)).mean() for f, w in zip(found, wanted, strict=True)]).sum()
+
+
+def _channels(output: Tensor) -> int:
+    """The axis of the channels: second in images [B, C, H, W], last in tokens [B, T, C]."""
+    return 1 if output.ndim > 3 else -1

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +32,7 @@ from engine.core.errors import InputError
 from engine.core.jsonrecord import to_json
 from engine.core.places import cache_dir, model_stem
 from engine.core.recipe import Recipe, check, model_ref
+from engine.core.resident import forget_peak, peak_memory
 from engine.live.apply import applied
 from engine.live.cancel import Cancel
 from engine.live.model import Model
@@ -87,7 +87,8 @@ class Calibrated:
         tables: the activation tables it uses, or None.
         ranges: of the inputs, with the weights as they are; None where the scheme needs none.
         scalings, roundings, shifts: what was found, by layer or block.
-        stages: stage -> seconds, and peak resident megabytes of the process at its end.
+        stages: stage -> seconds, and peak resident megabytes of the process while it ran (since the process began,
+            where the system cannot count anew).
     """
 
     recipe: Recipe
@@ -165,9 +166,9 @@ class _Calibration:
 
     def _timed(self, stage: str, events: Iterator[Any]) -> Iterator[Any]:
         begun = time.perf_counter()
+        forget_peak()
         yield from events
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        self._stages[stage] = time.perf_counter() - begun, peak
+        self._stages[stage] = time.perf_counter() - begun, peak_memory() / 1e6
 
     def _capture(self) -> Iterator[Any]:
         model, plan = self._model, self._plan.capture

@@ -3,8 +3,9 @@
 DMQ (Lee et al., ICCV 2025): minimize |f(X; W) - f(Q_a(X / tau); Q_w(tau W))|^2 with ranges taken anew from every
 mini-batch, rounding passed straight through, samples weighed by their timestep, Adam with a cosine to 0. Published:
 6,000 iterations at 1e-3; shorter runs take a proportionally larger rate, so that a can travel as far. What decides is
-the error on held-out inputs, unweighted and with the quantizers that will be used: learning stops when it no longer
-falls, the best a is kept, and where even that is no better than no scaling, there is none.
+the error on held-out inputs, unweighted and with the quantizers that will be used. One half of them says when learning
+stops (the error no longer falls) and which a is kept; the other half, which had no part in that, judges it: where the
+kept a is no better than no scaling there, there is none.
 """
 
 from __future__ import annotations
@@ -71,10 +72,11 @@ class Scaling:
     Attributes:
         layer: its name.
         tau: as stored, float32 [C]; None where scaling does not help.
-        before, after: held-out error without and with the best scaling found, relative to the output's power.
+        before, after: error without and with the scaling on the held-out inputs that judge, relative to the output's
+            power.
         iterations: taken.
         stopped: whether it ended early.
-        curve: (iteration, held-out error).
+        curve: (iteration, error on the held-out inputs that say when to stop).
         seconds: spent.
         reason: why there is no tau, or "".
     """
@@ -102,15 +104,15 @@ def scaling_of(problem: LayerProblem, plan: LesPlan, cancel: Cancel | None = Non
         Cancelled: the caller asked for it.
     """
     start = time.perf_counter()
-    before = problem.deployed_loss(None)
+    before = problem.deployed_loss(None, problem.judging)
     if before == 0:
         return Scaling(problem.layer.name, None, 0.0, 0.0, reason="nothing is lost without it")
     if plan.method == HEURISTIC:
         tau = stored_tau(smooth_tau(*problem.peaks()), problem.precision_bits)
-        found, steps, stopped = ((0, problem.deployed_loss(tau)),), 0, False
+        found, steps, stopped = (), 0, False
     else:
-        tau, found, steps, stopped = _learned(problem, plan, before, cancel)
-    after = min(value for i, value in found if i or not steps)
+        tau, found, steps, stopped = _learned(problem, plan, cancel)
+    after = problem.deployed_loss(tau, problem.judging)
     seconds = time.perf_counter() - start
     # the heuristic is a control: it is taken as it is, however much it harms
     accepted = after < before or plan.method == HEURISTIC
@@ -118,9 +120,9 @@ def scaling_of(problem: LayerProblem, plan: LesPlan, cancel: Cancel | None = Non
     return Scaling(problem.layer.name, tau if accepted else None, before, after, steps, stopped, found, seconds, reason)
 
 
-def _learned(problem: LayerProblem, plan: LesPlan, before: float,
+def _learned(problem: LayerProblem, plan: LesPlan,
              cancel: Cancel | None) -> tuple[Tensor, tuple[tuple[int, float], ...], int, bool]:
-    """(tau, curve, iterations, stopped early)."""
+    """(tau, curve, iterations, stopped early); all ones where no scaling was better than none."""
     teaching = (~problem.held).nonzero()[:, 0]
     bins = bins_of(problem.timesteps)
     weights = TimestepWeights(plan.weighting, BINS, plan.decay, plan.sharpness)
@@ -129,8 +131,8 @@ def _learned(problem: LayerProblem, plan: LesPlan, before: float,
     adam = torch.optim.Adam([a], REACH / max(plan.iterations, REACH))
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda i: 0.5 * (1 + math.cos(math.pi * i / plan.iterations)))
     every = max(1, plan.iterations // plan.checks)
-    best, kept, last_fall = before, torch.ones(problem.channels), 0
-    curve = [(0, before)]
+    best, kept, last_fall = problem.deployed_loss(None, problem.stopping), torch.ones(problem.channels), 0
+    curve = [(0, best)]
     for i in range(1, plan.iterations + 1):
         check_cancel(cancel)
         rows = teaching[torch.randint(len(teaching), (plan.batch,), generator=generator)]
@@ -143,7 +145,7 @@ def _learned(problem: LayerProblem, plan: LesPlan, before: float,
         if i % every and i < plan.iterations:
             continue
         tau = stored_tau(tau_of(a), problem.precision_bits)
-        curve.append((i, problem.deployed_loss(tau)))
+        curve.append((i, problem.deployed_loss(tau, problem.stopping)))
         if curve[-1][1] < best:
             best, kept, last_fall = curve[-1][1], tau, i
         elif i - last_fall >= plan.patience * plan.iterations:

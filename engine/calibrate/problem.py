@@ -37,7 +37,9 @@ class LayerProblem:
         inputs: of this layer (or half), float32 [N, ...].
         timesteps: at which each was taken, float64 [N].
         groups: activation group of each, int64 [N].
-        held: which are held out, bool [N]: they judge, the others teach.
+        held: which are held out, bool [N]; the others teach.
+        judge: which of the held-out ones judge what was learned, bool [N]; the others of them say when learning stops.
+            None, or all of them: the same inputs do both.
         option: how the weight will be stored.
         bits: of the activations; 0 leaves them in full precision.
         scheme: of the activations.
@@ -59,11 +61,23 @@ class LayerProblem:
     scheme: str = STATIC
     how: Mapping[str, Any] = field(default_factory=dict)
     precision_bits: int = 16
+    judge: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not bool(self.held.any()) or bool(self.held.all()):
             raise InputError(f"{self.layer.name} has {len(self.inputs)} captured inputs, {int(self.held.sum())} of "
                              f"them held out; a scaling needs some to learn from and some to be judged by.")
+
+    @property
+    def judging(self) -> Tensor:
+        """Inputs that decide whether a scaling is taken, bool [N]."""
+        return self.held if self.judge is None or not bool(self.judge.any()) else self.judge
+
+    @property
+    def stopping(self) -> Tensor:
+        """Inputs that decide when learning stops and which scaling is kept, bool [N]."""
+        others = self.held & ~self.judging
+        return others if bool(others.any()) else self.held
 
     @property
     def axis(self) -> int:
@@ -116,14 +130,15 @@ class LayerProblem:
         return StaticTable(lows, highs, tau)
 
     @torch.no_grad()
-    def deployed_loss(self, tau: Tensor | None) -> float:
-        """Squared error on the held-out inputs with the quantizers that will be used, relative to the output's power.
+    def deployed_loss(self, tau: Tensor | None, among: Tensor) -> float:
+        """Squared error on some inputs, bool [N], with the quantizers that will be used, relative to the output's
+        power.
 
         Weights as the option stores them, activations by static tables or online; all timesteps count alike.
         """
         weight = quantize_scaled(self.weight, self.option, tau, self.precision_bits).dequantize()
         parameters = self.table(tau if self.divides else None).parameters(self.bits) if self.divides else None
-        kept, groups = self.inputs[self.held], self.groups[self.held]
+        kept, groups = self.inputs[among], self.groups[among]
         error = power = 0.0
         for x, g in zip(kept.split(CHUNK), groups.split(CHUNK), strict=True):
             seen = x

@@ -73,6 +73,8 @@ class Rows:
         steps: sampling step of each row, int64 [N].
         timesteps: what the denoiser was called with, float64 [N].
         held: which are held out, bool [N].
+        judge: which of those judge what was learned, bool [N]; the others say when learning stops. The same ones where
+            a single picture is held out.
         id: 12 hex digits over what determines them.
     """
 
@@ -81,6 +83,7 @@ class Rows:
     steps: Tensor
     timesteps: Tensor
     held: Tensor
+    judge: Tensor
     id: str
 
     @property
@@ -105,10 +108,11 @@ def draw_rows(model: Model, captured: Captured, plan: RowsPlan | None = None, *,
     if captured.images < 2:
         raise InputError("Calibration holds out whole pictures and learns from others; capture at least two.")
     ranked = sorted(range(captured.images), key=lambda i: derive("held out", plan.seed, i))
-    apart = set(ranked[:max(1, round(plan.held * captured.images))])
+    apart = ranked[:max(1, round(plan.held * captured.images))]
+    judges = set(apart[:(len(apart) + 1) // 2])
     chosen = _chosen(captured, plan)
     drawn: list[Drawn] = []
-    steps, times, held = [], [], []
+    steps, times, held, judge = [], [], [], []
     trusted: bool | None = None
     for number, call in enumerate(captured.calls(device=model.device)):
         check_cancel(cancel)
@@ -125,10 +129,11 @@ def draw_rows(model: Model, captured: Captured, plan: RowsPlan | None = None, *,
         steps += [call.step] * len(rows)
         times += [call.timestep] * len(rows)
         held += [p in apart for p in pictures]
+        judge += [p in judges for p in pictures]
     about = [captured.model, sorted(captured.about.items()), repr(plan)]
     identity = hashlib.sha256(repr(about).encode()).hexdigest()[:12]
     return Rows(captured.model, tuple(drawn), torch.tensor(steps), torch.tensor(times, dtype=torch.float64),
-                torch.tensor(held), identity)
+                torch.tensor(held), torch.tensor(judge), identity)
 
 
 def run(model: Model, rows: Rows, *, cancel: Cancel | None = None) -> Iterator[Drawn]:

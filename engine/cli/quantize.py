@@ -20,8 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Build, and say how fast and in how much memory."""
-    from engine.bench.process import peak_memory
     from engine.core.option import parse_option
+    from engine.core.resident import peak_memory
     from engine.live.store import build, requests
     from engine.live.streaming import opened_store
 

@@ -57,13 +57,29 @@ def test_dead_channels_are_no_trouble() -> None:
     assert scaling_of(silent, SHORT).reason == "nothing is lost without it"
 
 
-def test_what_does_not_help_is_refused() -> None:
-    """One iteration in a random direction on a layer whose held-out inputs differ from those that teach."""
-    toy = problem(torch.ones(8), bits=8)
-    toy.inputs[~toy.held] *= torch.tensor([1.0] * 7 + [100.0])
-    found = scaling_of(toy, replace(SHORT, iterations=400))
-    assert found.accepted == (found.after < found.before)
-    assert found.accepted or (found.tau is None and found.reason == "the held-out error did not fall")
+def test_what_does_not_help_those_that_judge_is_refused() -> None:
+    """Weights alone are scaled. What teaches, and what says when to stop, is all in one channel: it is given the grid.
+    What judges lies in the other channels. Where all held-out inputs are like those that teach, the layer is scaled.
+    """
+    toy = problem(torch.ones(8), bits=0, weight_bits=3)
+    number = torch.arange(len(toy.inputs))
+    judge = toy.held & (number % 8 == 0)
+    toy.inputs[:, :, :7] *= 0.01
+    alike = scaling_of(replace(toy, judge=judge), SHORT)
+    assert alike.accepted and alike.after < 0.5 * alike.before
+    toy.inputs[judge] = toy.inputs[judge] * torch.tensor([100.0] * 7 + [0.0])
+    found = scaling_of(replace(toy, judge=judge), SHORT)
+    assert min(e for _, e in found.curve) < 0.5 * found.curve[0][1], "learning saw a gain"
+    assert not found.accepted and found.tau is None and found.after > found.before
+    assert found.reason == "the held-out error did not fall"
+
+
+def test_one_half_stops_the_other_judges() -> None:
+    toy = problem(torch.ones(8))
+    number = torch.arange(len(toy.inputs))
+    split = replace(toy, judge=toy.held & (number % 8 == 0))
+    assert not (split.judging & split.stopping).any() and torch.equal(split.judging | split.stopping, toy.held)
+    assert torch.equal(toy.judging, toy.held) and torch.equal(toy.stopping, toy.held)
 
 
 def test_learning_repeats_and_stops_early() -> None:
