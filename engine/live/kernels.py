@@ -9,7 +9,7 @@ per row as well (LLM.int8()), so that it differs from the simulation of its weig
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -103,12 +103,13 @@ def executing(model: Model, recipe: Recipe, *, transfer: bool = False) -> Iterat
     rest = recipe.with_options({layer.choice: FP16 for layer in layers})
     with applied(model, rest, transfer=transfer):
         weights = _weights(model, recipe, layers)
+        dense = [model.denoiser.get_submodule(path).weight for path in own]
         execution = Execution(tuple(layer.name for layer in layers), simulated,
                               sum(weight.size_bytes for weight in weights.values()),
-                              sum(model.denoiser.get_submodule(path).weight.nbytes for path in own))
+                              sum(weight.nbytes for weight in dense))
+        out_of_files(model.denoiser, besides=dense)
         with executed(model.denoiser, weights, reload=lambda path: model.originals.tensor(own[path])):
             del weights  # the modules hold copies of their own
-            out_of_files(model.denoiser)
             model.store.release()
             model.originals.release()
             model.executing = True
@@ -118,14 +119,19 @@ def executing(model: Model, recipe: Recipe, *, transfer: bool = False) -> Iterat
                 model.executing = False
 
 
-def out_of_files(module: nn.Module) -> None:
-    """Copy tensors out of the mapped files they are slices of; else one that is kept keeps all of its file.
+def out_of_files(module: nn.Module, besides: Iterable[torch.Tensor] = ()) -> None:
+    """Copy parameters and buffers out of mapped files: pages that were read stay resident as long as one is in use.
 
     Tensors that share memory share it afterwards.
+
+    Args:
+        module: on the CPU.
+        besides: those that stay where they are.
     """
+    kept = {id(tensor) for tensor in besides}
     copies: dict[tuple[int, torch.Size, tuple[int, ...]], torch.Tensor] = {}
     for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.untyped_storage().nbytes() > tensor.nbytes > 0:
+        if id(tensor) not in kept:
             key = (tensor.data_ptr(), tensor.shape, tensor.stride())
             if key not in copies:
                 copies[key] = tensor.detach().clone()
