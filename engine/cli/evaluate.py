@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli.export import recipe_named
-from engine.cli.kernels import check_kernels, gauged, kernels_argument, put, told_kernels
+from engine.cli.kernels import gauged, kernels_argument, prepare_kernels, put, told_kernels
 from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     recipe = recipe_named(model.structure, args.recipe, args.transfer)
     request = _request(model, args, first=0)
     apply(model, recipe)  # not run through: it refuses what is missing before anything is drawn
-    check_kernels(model, recipe, args)
+    prepare_kernels(model, recipe, args)
     sides: dict[str, dict[str, float]] = {}
 
     def pictures(wanted: Any, title: str) -> list[Any]:

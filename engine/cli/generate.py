@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from engine.cli.kernels import check_kernels, gauged, kernels_argument, put, told_kernels
+from engine.cli.kernels import gauged, kernels_argument, prepare_kernels, put, told_kernels
 from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.core.errors import InputError
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     if recipe:  # what does not fit is refused here, before anything is drawn; layers move only when it is run through
         apply(model, recipe, transfer=args.transfer)
-        check_kernels(model, recipe, args)
+        prepare_kernels(model, recipe, args)
     full, full_figures = picture("full precision")
     if recipe is None:
         save_png(full, args.out)

@@ -20,14 +20,19 @@ def kernels_argument(parser: argparse.ArgumentParser) -> None:
                              "fp4 and int8 execute on bitsandbytes' CPU kernels (default: dense)")
 
 
-def check_kernels(model: Any, recipe: Any, args: argparse.Namespace) -> None:
-    """Refuse what packed kernels cannot execute, if they are asked for; errors as `engine.live.kernels.executable`."""
-    if args.kernels == PACKED:
-        from engine.live.kernels import executable
-        from engine.quant.bnb import library
+def prepare_kernels(model: Any, recipe: Any, args: argparse.Namespace) -> None:
+    """Refuse what packed kernels cannot execute, if they are asked for, before anything is drawn.
 
-        executable(model, recipe, transfer=args.transfer)
-        library()  # loaded for both sides, so that their resident memory differs by the weights
+    The layers are swapped once and back: missing ones are quantized, and what that loads and compiles is then in memory
+    on both sides, whose resident memory differs by the weights. Errors as `engine.live.kernels.executing`.
+    """
+    if args.kernels == PACKED:
+        from engine.live.kernels import executing
+
+        with executing(model, recipe, transfer=args.transfer):
+            pass
+        model.store.release()
+        model.originals.release()
 
 
 def put(model: Any, recipe: Any, args: argparse.Namespace) -> AbstractContextManager[Any]:

@@ -49,7 +49,7 @@ _FAST_OUTPUTS = 32  # the bfloat16 kernel takes multiples of it
 _BLOCKS_AT_ONCE = 1 << 14
 
 
-def library() -> Any:
+def _library() -> Any:
     """bitsandbytes, imported without its notices about optional kernels."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import bitsandbytes
@@ -71,7 +71,7 @@ def quantizer(method: str) -> Callable[[torch.Tensor, Sequence[int], torch.dtype
 
 
 def _four_bits(weight: torch.Tensor, method: str) -> Tensors:
-    codes, state = library().functional.quantize_4bit(
+    codes, state = _library().functional.quantize_4bit(
         weight.float().contiguous(), blocksize=BNB_BLOCK, compress_statistics=False, quant_type=method,
         quant_storage=torch.uint8)
     return {"codes": codes.reshape(-1), "absmax": state.absmax.float()}
@@ -82,7 +82,7 @@ def _int8(weight: torch.Tensor) -> Tensors:
     if largest > _LARGEST_HALF:
         raise OptionError(f"int8 rounds weights to float16 first, and a weight of {largest:.3g} does not fit; choose "
                           f"another option for this layer.")
-    codes, absmax, _ = library().functional.int8_vectorwise_quant(weight.half().contiguous())
+    codes, absmax, _ = _library().functional.int8_vectorwise_quant(weight.half().contiguous())
     return {"codes": codes.reshape(-1).view(torch.uint8), "absmax": absmax.float()}
 
 
@@ -138,7 +138,7 @@ def packed_linear(weight: QuantizedWeight, bias: torch.Tensor | None, *, fast: b
 
 
 def _linear8(weight: QuantizedWeight) -> Any:
-    bnb = library()
+    bnb = _library()
     outputs, inputs = weight.shape
     codes = weight.tensors["codes"].view(torch.int8).reshape(outputs, inputs).clone()
     layer = bnb.nn.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False, device="meta")
@@ -147,7 +147,7 @@ def _linear8(weight: QuantizedWeight) -> Any:
 
 
 def _linear4(weight: QuantizedWeight) -> Any:
-    bnb = library()
+    bnb = _library()
     outputs, inputs = weight.shape
     layer = bnb.nn.Linear4bit(inputs, outputs, bias=False, compress_statistics=False,
                               quant_type=weight.option.method, device="meta")
@@ -161,7 +161,7 @@ def _linear4(weight: QuantizedWeight) -> Any:
 def _state(weight: QuantizedWeight, shape: torch.Size) -> Any:
     """bitsandbytes' record of how codes become weights."""
     method = weight.option.method
-    return library().functional.QuantState(
+    return _library().functional.QuantState(
         absmax=weight.tensors["absmax"].clone(), shape=shape, blocksize=BNB_BLOCK, code=torch.tensor(TABLES[method]),
         quant_type=method, dtype=torch.float32)
 
@@ -181,7 +181,7 @@ class _BlockwiseLinear(nn.Module):
         self.bias = bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = library().functional.dequantize_4bit(self.weight.data, self._state).reshape(-1)
+        flat = _library().functional.dequantize_4bit(self.weight.data, self._state).reshape(-1)
         weight = flat[:self._shape[0] * self._shape[1]].view(self._shape).to(x.dtype)
         return nn.functional.linear(x, weight, self.bias)
 
