@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from engine.bench.machine import median
-from engine.bench.process import resident_bytes
+from engine.bench.machine import median, resident_bytes
 from engine.bench.scratch import measured_source
 from engine.core.layer import Layer
 from engine.core.option import parse_option

@@ -6,9 +6,6 @@ at any time, and what the process alone holds (anonymous memory), sampled while 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import json
 import os
 import subprocess
@@ -110,15 +107,6 @@ def peak_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process, after giving back what is free."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # other systems have no such call
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    found = memory_of("self").get("VmRSS", 0)
-    return found or peak_memory()
 
 
 def memory_of(process: int | str) -> dict[str, int]:
