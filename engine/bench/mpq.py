@@ -1,13 +1,15 @@
 """`mpq`: MPQ-Diff's recipes against controls and the other providers', at the same stored bits, on final pictures.
 
-Every contender chooses among the same options for the same layers, and all bytes are charged. Finished rows are kept
-and the same call goes on where it stopped.
+Contenders are compared within a group, whose members choose among the same options for the same layers; all bytes are
+charged. The published linear program knows widths of one method only, so one group has those and nothing else; a second
+has every method; a third has the papers' exclusion: first and last layer at 8 bits, whatever the budget. Finished rows
+are kept and the same call goes on where it stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from engine.allocate.budget import bits_budget
 from engine.allocate.knapsack import knapsack
 from engine.allocate.problem import Limits, Problem, blind_scores, layer_problem
 from engine.bench.finals import PART, Finals, Images, Metrics
+from engine.calibrate.allocation import EXCLUSIONS
 from engine.core.errors import InputError
+from engine.core.graph import Structure
 from engine.core.jsonrecord import to_json
 from engine.core.option import Option
 from engine.core.places import cache_dir, model_stem
 from engine.core.recipe import Recipe, save_recipe
+from engine.core.record import Scores
 from engine.core.sizes import bits_per_weight
 from engine.live.cancel import Cancel
 from engine.live.model import Model, open_model
@@ -35,9 +40,15 @@ from engine.providers.table import completed
 
 FAITHFUL, USEFUL = "mpq-diff", "mpq-diff-useful"
 NEEDED = ("orthogonality", "orthogonality-linear", "weight-error")
-LEARNED = {"Qua2SeDiMo": "predictor", "measured one at a time": "measured"}  # row -> provider
-CONTROLS = ("weight-error", "mpq-flat", "size-only")
+# row -> provider: the paper's operation scores of the graph network, the predictor in use (anchored at layers measured
+# alone), and those measurements by themselves
+LEARNED = {"Qua2SeDiMo": "gnn-operation", "predictor in use": "predictor", "measured one at a time": "measured"}
+CONTROLS = ("weight-error", "size-only")
+FLAT = "mpq-flat"
 OPTIONS = tuple(Option(method, bits) for method in ("uaq", "kmeans_c", "kmeans_a") for bits in (2, 3, 4, 5, 6, 8))
+WIDTHS = tuple(Option("uaq", bits) for bits in (2, 3, 4, 6, 8))  # those of the published linear program
+ENDS = Option("uaq", 8)
+AFFINE, EVERY, KEPT_ENDS = "uaq 2 to 8", "every method", "uaq 2 to 8, first and last at 8"
 SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
 
 
@@ -48,7 +59,7 @@ class MpqPlan:
     Attributes:
         bits: stored bits per weight, a budget each.
         images: final pictures per recipe.
-        draws: random recipes per budget, a row each.
+        draws: random recipes per budget and group, a row each.
         steps: denoising steps; None = the model's default.
 
     Raises:
@@ -57,7 +68,7 @@ class MpqPlan:
 
     bits: tuple[float, ...] = (3.0, 3.25, 3.5, 4.0)
     images: int = 256
-    draws: int = 2
+    draws: int = 1
     steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +82,7 @@ class MpqRow:
 
     Attributes:
         budget: stored bits per weight it had to keep.
+        group: what it chose from.
         contender: whose recipe.
         recipe: its hash.
         bits_per_weight: what it takes.
@@ -79,6 +91,7 @@ class MpqRow:
     """
 
     budget: float
+    group: str
     contender: str
     recipe: str
     bits_per_weight: float
@@ -110,55 +123,71 @@ def table(model: Model, plan: MpqPlan, *, partial: Path | None = None, recipes: 
         raise InputError(f"There are no {missing[0]} scores of {structure.model}; make them with python -m engine "
                          f"sensitivity {structure.model} --provider {missing[0].removesuffix('-linear')}.")
     head = {"model": structure.identity, "prompts": split_of(model).hash, "part": PART, "dtype": model.dtype,
-            **to_json(plan), "bits": "any"}
+            **to_json(plan), "bits": "any", "draws": "any"}
     kept = Partial(partial, head)
-    done = {(r["budget"], r["contender"], r["recipe"]): r for r in kept.records}
+    done = {r["recipe"]: r for r in kept.records}  # what is measured is a recipe, whoever's it is
     finals = Finals(model, plan.images, plan.steps, cancel)
-    wanted = [(bits, name, recipe) for bits in plan.bits for name, recipe in _contenders(model, bits, plan.draws)]
-    for number, (bits, name, recipe) in enumerate(wanted):
-        key = (bits, name, recipe.hash)
-        if key not in done:
-            yield Progress(f"{bits:g} bits: {name}", number, len(wanted))
+    wanted = [(bits, *one) for bits in plan.bits for one in contenders(model, bits, plan.draws)]
+    for number, (bits, group, name, recipe) in enumerate(wanted):
+        if recipe.hash not in done:
+            yield Progress(f"{bits:g} bits, {group}: {name}", number, len(wanted))
             metrics, images = finals.of(recipe)
-            row = MpqRow(bits, name, recipe.hash, bits_per_weight(structure, recipe.options), _widths(recipe), metrics,
-                         images)
-            done[key] = asdict(row)
-            kept.add(done[key])
+            done[recipe.hash] = {"recipe": recipe.hash, "metrics": metrics, "images": images}
+            kept.add(done[recipe.hash])
         if recipes is not None:
-            stem = "-".join("".join(c if c.isalnum() else " " for c in f"{bits:g} {name}".lower()).split())
+            words = f"{bits:g} {group} {name}".lower()
+            stem = "-".join("".join(c if c.isalnum() else " " for c in words).split())
             save_recipe(recipes / f"{stem}.recipe.json", recipe, structure)
-        yield _row(done[key])
+        found = done[recipe.hash]
+        yield MpqRow(bits, group, name, recipe.hash, bits_per_weight(structure, recipe.options), _widths(recipe),
+                     {k: tuple(v) for k, v in found["metrics"].items()},
+                     {k: tuple(v) for k, v in found["images"].items()})
 
 
-def _contenders(model: Model, bits: float, draws: int) -> Iterator[tuple[str, Recipe]]:
-    """Name and recipe; what has no recipe at this size, or no scores, is left out."""
+def contenders(model: Model, bits: float, draws: int) -> Iterator[tuple[str, str, Recipe]]:
+    """Group, name and recipe; what has no recipe at this size, or no scores, is left out."""
     structure = model.structure
-    found = find_scores(structure)
-    limits, budget = Limits(options=OPTIONS, keep_untouched=False), bits_budget(bits, structure)
+    found, budget = find_scores(structure), bits_budget(bits, structure)
+    ends = {x.name: ENDS for x in structure.choices if x.role in EXCLUSIONS["first-last"]}
+    groups = {AFFINE: Limits(options=WIDTHS, keep_untouched=False),
+              EVERY: Limits(options=OPTIONS, keep_untouched=False),
+              KEPT_ENDS: Limits(options=WIDTHS, pinned=ends, keep_untouched=False)}
+    for group, limits in groups.items():
+        for name, make in _makers(structure, found, budget, limits, group).items():
+            try:
+                yield group, name, make().recipe
+            except InputError:  # nothing of this kind fits
+                continue
+        if group == KEPT_ENDS:
+            continue
+        try:
+            blind = layer_problem(structure, blind_scores(structure), budget, limits)
+        except InputError:
+            continue
+        for method, allocation in uniforms(blind).items():
+            yield group, f"uniform {method}", allocation.recipe
+        for number, allocation in enumerate(random_recipes(blind, draws, 0)):
+            yield group, f"random {number + 1}", allocation.recipe
 
-    def by(provider: str) -> Problem:
+
+def _makers(structure: Structure, found: Mapping[str, Scores], budget: int, limits: Limits,
+            group: str) -> dict[str, Callable[[], Allocation]]:
+    """Contender -> what makes its recipe. The published program is no contender where methods differ: within one
+    width it has nothing to choose a method by."""
+
+    def problem(provider: str) -> Problem:
         scores = completed(structure, found, provider) if provider else blind_scores(structure)
         return layer_problem(structure, scores, budget, limits)
 
+    names = {AFFINE: (FAITHFUL, FLAT, USEFUL, *CONTROLS), EVERY: (USEFUL, *CONTROLS), KEPT_ENDS: (FAITHFUL, USEFUL)}
     makers: dict[str, Callable[[], Allocation]] = {}
-    for name in (FAITHFUL, USEFUL, *CONTROLS):
-        makers[name] = lambda name=name: allocate(by(ALLOCATORS[name].provider), name)  # type: ignore[misc]
-    for name, provider in LEARNED.items():
-        if provider in found:
-            makers[name] = lambda provider=provider: knapsack(by(provider))  # type: ignore[misc]
-    for name, make in makers.items():
-        try:
-            yield name, make().recipe
-        except InputError:  # nothing of this kind fits
-            continue
-    try:
-        blind = by("")
-    except InputError:
-        return
-    for method, allocation in uniforms(blind).items():
-        yield f"uniform {method}", allocation.recipe
-    for number, allocation in enumerate(random_recipes(blind, draws, 0)):
-        yield f"random {number + 1}", allocation.recipe
+    for name in names[group]:
+        makers[name] = lambda name=name: allocate(problem(ALLOCATORS[name].provider), name)  # type: ignore[misc]
+    if group != KEPT_ENDS:
+        for name, provider in LEARNED.items():
+            if provider in found:
+                makers[name] = lambda provider=provider: knapsack(problem(provider))  # type: ignore[misc]
+    return makers
 
 
 def _widths(recipe: Recipe) -> str:
@@ -167,16 +196,17 @@ def _widths(recipe: Recipe) -> str:
 
 
 def lines(rows: Sequence[MpqRow]) -> list[dict[str, Any]]:
-    """The table: a line per row, with its PSNR against the useful recipe of the same budget image by image."""
-    useful = {r.budget: r for r in rows if r.contender == USEFUL}
+    """The table: a line per row, with its PSNR against the useful recipe of the same budget and group image by image.
+    """
+    useful = {(r.budget, r.group): r for r in rows if r.contender == USEFUL}
     found = []
     for row in rows:
-        line: dict[str, Any] = {"budget": row.budget, "contender": row.contender, "bits": round(row.bits_per_weight, 3),
-                                "layers by width": row.widths}
+        line: dict[str, Any] = {"budget": row.budget, "options": row.group, "contender": row.contender,
+                                "bits": round(row.bits_per_weight, 3), "layers by width": row.widths}
         for name, (value, low, high) in row.metrics.items():
             if name.partition("[")[0] in SHOWN:
                 line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
-        line[f"psnr against {USEFUL}"] = _difference(row, useful.get(row.budget))
+        line[f"psnr against {USEFUL}"] = _difference(row, useful.get((row.budget, row.group)))
         found.append(line)
     return found
 
@@ -197,10 +227,7 @@ def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
         rows = [e for e in table(live, MpqPlan(images=rounds), partial=place) if isinstance(e, MpqRow)]
     finally:
         live.close()
+    scored = find_scores(live.structure)
+    absent = [name for name, provider in LEARNED.items() if provider not in scored]
     return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
-            "rows": lines(rows)}
-
-
-def _row(record: Mapping[str, Any]) -> MpqRow:
-    return MpqRow(**{**record, "metrics": {k: tuple(v) for k, v in record["metrics"].items()},
-                     "images": {k: tuple(v) for k, v in record["images"].items()}})
+            "left out for want of scores": ", ".join(absent) or "none", "rows": lines(rows)}

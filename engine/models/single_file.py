@@ -19,7 +19,7 @@ from engine.core.graph import Structure
 from engine.models.building import NeedsWeightsError, build_structure, meta_twin
 from engine.models.catalog import MODELS, ModelRow, local_directory
 from engine.models.checkpoint import Checkpoint, TensorInfo, read_header
-from engine.models.identity import identity_of
+from engine.models.identity import identity_of_files
 from engine.models.loading import check_types, component_class, denoiser_entry, pipeline_class
 from engine.models.quiet import quiet
 from engine.models.sources import INDEX, component_config, read_index
@@ -50,22 +50,26 @@ def read_denoiser(path: Path) -> tuple[Structure, dict[str, str]] | None:
         ModelError: as `load_single_file`.
     """
     _, _, twin = _described(path)
-    with safe_open(path, framework="pt", device="cpu") as file:
-        mapped = {name: file.get_tensor(name) for name in file.keys()}
-    converted = _converted(dict(mapped), twin)
-    names = {(t.data_ptr(), t.shape, t.stride()): name for name, t in mapped.items() if t.numel()}
-    found: dict[str, str] = {}
-    for key, _ in twin.named_parameters():
-        tensor = (converted or {})[key]
-        name = names.get((tensor.data_ptr(), tensor.shape, tensor.stride()))
-        if name is None:
-            return None
-        found[key] = name
+    called = _names_in_file(path, twin)
+    if called is None:
+        return None
+    stored = Checkpoint(read_header(path))
+    identity = identity_of_files(stored, called, called)
     try:
-        return build_structure(twin, model=str(path), identity=identity_of({k: mapped[n] for k, n in found.items()}),
-                               precision_bits=Checkpoint(read_header(path)).precision_bits), found
+        return build_structure(twin, model=str(path), identity=identity, precision_bits=stored.precision_bits), called
     except NeedsWeightsError:
         return None
+
+
+def _names_in_file(path: Path, twin: Any) -> dict[str, str] | None:
+    """Parameter of the denoiser -> the tensor of the file that it is, told by where it lies; None if one is not."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        mapped = {name: file.get_tensor(name) for name in file.keys()}
+    converted = _converted(dict(mapped), twin) or {}
+    names = {(t.data_ptr(), t.shape, t.stride()): name for name, t in mapped.items()}
+    places = {key: converted[key] for key, _ in twin.named_parameters()}
+    found = {key: names.get((t.data_ptr(), t.shape, t.stride()), "") for key, t in places.items()}
+    return found if all(found.values()) else None
 
 
 def _described(path: Path) -> tuple[Path, Any, Any]:
