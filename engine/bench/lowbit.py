@@ -6,26 +6,23 @@ checkpoint afterwards, so that resident memory is what each side really needs. A
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from engine.bench.machine import median
+from engine.bench.machine import median, resident_bytes
 from engine.bench.scratch import measured_source
 from engine.core.layer import Layer
 from engine.core.option import parse_option
 from engine.export.verify import example_call
+from engine.live.kernels import out_of_files
 from engine.live.model import Model, open_model
-from engine.quant.bnb import executed
+from engine.quant.bnb import EXECUTABLE, executed
 from engine.quant.qweight import QuantizedWeight
 
-METHODS = ("nf4", "fp4", "int8")
+METHODS = EXECUTABLE
 WARM_UP = 1
 
 
@@ -59,8 +56,7 @@ def measured(model: Model, rounds: int, progress: Progress | None = None) -> dic
         sizes[method] = sum(weight.size_bytes for weight in held.values())
         del held
     model.store.flush()
-    for tensor in (*model.denoiser.parameters(), *model.denoiser.buffers()):
-        tensor.data = tensor.data.clone()  # out of mapped files, whose pages are resident whoever needs them
+    out_of_files(model.denoiser)  # whose pages are resident whoever needs them
     inputs = example_call(model)
     seconds: dict[str, list[float]] = {side: [] for side in ("full", *METHODS)}
     resident: dict[str, list[float]] = {side: [] for side in seconds}
@@ -113,15 +109,3 @@ def _step(model: Model, inputs: dict[str, Any]) -> tuple[torch.Tensor, float, fl
         took = time.perf_counter() - start
     first = result[0] if isinstance(result, (tuple, list)) else result
     return first.detach().float(), took, memory
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process, after giving back what is free."""
-    gc.collect()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, AttributeError):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

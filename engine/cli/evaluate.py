@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli.export import recipe_named
+from engine.cli.kernels import gauged, kernels_argument, prepare_kernels, put, told_kernels
 from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
@@ -25,13 +26,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--floor", action="store_true", help="measure full precision against itself on other seeds")
+    kernels_argument(parser)
     placement_arguments(parser, measures=True)
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Generate twice, measure, and print every metric with n and interval."""
-    from engine.core.recipe import Recipe, bits_per_weight, model_ref
-    from engine.live.apply import apply, apply_all
+    from engine.core.recipe import bits_per_weight
+    from engine.live.apply import apply
     from engine.live.generate import Picture, generate
     from engine.metrics.compare import Reference, compare, distances, floor
     from engine.metrics.features import find_extractor
@@ -41,17 +43,19 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     recipe = recipe_named(model.structure, args.recipe, args.transfer)
     request = _request(model, args, first=0)
     apply(model, recipe)  # not run through: it refuses what is missing before anything is drawn
+    prepare_kernels(model, recipe, args)
+    sides: dict[str, dict[str, float]] = {}
 
-    def pictures(of: Recipe, wanted: Any, title: str) -> list[Any]:
-        apply_all(model, of)
-        events = generate(model, wanted, record_latents=True, exact=True)
-        return [e for e in followed(events, title) if isinstance(e, Picture)]
+    def pictures(wanted: Any, title: str) -> list[Any]:
+        events = gauged(followed(generate(model, wanted, record_latents=True, exact=True), title),
+                        sides.setdefault(title, {}))
+        return [e for e in events if isinstance(e, Picture)]
 
-    untouched = Recipe(model_ref(model.structure), {})
     extractor = find_extractor(model.directory, args.device)
-    full = Reference(pictures(untouched, request, "full precision"), extractor)
-    other = pictures(untouched, _request(model, args, first=args.images), "other seeds") if args.floor else []
-    quantized = pictures(recipe, request, "quantized")
+    full = Reference(pictures(request, "full precision"), extractor)
+    other = pictures(_request(model, args, first=args.images), "other seeds") if args.floor else []
+    with put(model, recipe, args) as execution:
+        quantized = pictures(request, "quantized")
     metrics = compare(full, quantized)
     real = reference_pictures(Path(args.reference) if args.reference else None, model.directory, model.limits.width)
     if real and args.images > 1:
@@ -67,7 +71,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
                      "high": _finite(m.high), "n": m.n, "unit": m.unit} for m in metrics],
     }
     rows = [(m.name, f"{m.value:.4g}", f"[{m.low:.4g}, {m.high:.4g}]", m.n, m.unit) for m in metrics]
-    return result, f"{bits:.3f} stored bits per weight\n" + aligned(("metric", "value", "95 %", "n", "unit"), rows)
+    text = f"{bits:.3f} stored bits per weight\n" + aligned(("metric", "value", "95 %", "n", "unit"), rows)
+    return told_kernels(result, text, execution, sides["full precision"], sides["quantized"])
 
 
 def _finite(value: float) -> float | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections import deque
 from pathlib import Path
 from typing import Any
 
+from engine.cli.kernels import gauged, kernels_argument, prepare_kernels, put, told_kernels
 from engine.cli.opening import opened, placement_arguments
 from engine.cli.progress import followed
 from engine.core.errors import InputError
@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", default="", help="another scheduler the model is compatible with")
     parser.add_argument("--recipe", metavar="FILE", help="recipe to compare with full precision")
     parser.add_argument("--transfer", action="store_true", help="apply a recipe made for another model by layer name")
+    kernels_argument(parser)
     placement_arguments(parser)
     parser.add_argument("--out", metavar="PNG", required=True)
 
@@ -39,29 +40,35 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.metrics.compare import compare
 
     recipe = load_recipe(args.recipe) if args.recipe else None
+    if recipe is None and args.kernels == "packed":
+        raise InputError("--kernels packed executes the layers of a recipe; name one with --recipe, or leave it out.")
     model = opened(args)
     _check_conditioning(args, model.limits.conditioning)
     request = Request(prompts=(args.prompt or "",), labels=(args.label or 0,), negative=args.negative,
                       seeds=(args.seed,), steps=args.steps, guidance=args.guidance, scheduler=args.scheduler)
 
-    def picture(title: str) -> Picture:
-        return next(e for e in followed(generate(model, request), title) if isinstance(e, Picture))
+    def picture(title: str) -> tuple[Picture, dict[str, float]]:
+        figures: dict[str, float] = {}
+        events = gauged(followed(generate(model, request), title), figures)
+        return next(e for e in list(events) if isinstance(e, Picture)), figures
 
-    # What does not fit is refused here, before anything is drawn; layers move only when it is run through.
-    change = apply(model, recipe, transfer=args.transfer) if recipe else iter(())
-    full = picture("full precision")
+    if recipe:  # what does not fit is refused here, before anything is drawn; layers move only when it is run through
+        apply(model, recipe, transfer=args.transfer)
+        prepare_kernels(model, recipe, args)
+    full, full_figures = picture("full precision")
     if recipe is None:
         save_png(full, args.out)
         return {"out": args.out, "seed": args.seed}, f"{args.out}: seed {args.seed}, full precision"
-    deque(change, maxlen=0)
-    quantized = picture("quantized")
+    with put(model, recipe, args) as execution:
+        quantized, figures = picture("quantized")
     metrics = compare([full], [quantized])
     save_png(beside(full, quantized), args.out, recipe)
     bits = bits_per_weight(model.structure, recipe.options, recipe.activations, recipe.weights)
     result = {"out": str(Path(args.out)), "seed": args.seed, "recipe": recipe.hash, "bits_per_weight": bits,
               "metrics": {m.name: m.value for m in metrics if abs(m.value) != float("inf")}}
     said = ", ".join(f"{m.name} {m.value:.4g} {m.unit}".strip() for m in metrics)
-    return result, f"{args.out}: full precision | {bits:.2f} stored bits per weight, seed {args.seed}; {said}"
+    text = f"{args.out}: full precision | {bits:.2f} stored bits per weight, seed {args.seed}; {said}"
+    return told_kernels(result, text, execution, full_figures, figures)
 
 
 def _check_conditioning(args: argparse.Namespace, conditioning: str) -> None:

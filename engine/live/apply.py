@@ -62,9 +62,12 @@ def apply(model: Model, recipe: Recipe, *, cancel: Cancel | None = None, transfe
         RecipeError: the recipe does not fit the model, or names activation tables or weight sets that are not here.
         StoreError: its activation tables or weight sets are damaged or of another model.
         OptionError: a layer's weights are NaN or infinite.
-        ModelError: memory ran out.
+        ModelError: memory ran out, or layers are executed on packed weights now.
         Cancelled: the caller asked for it.
     """
+    if model.executing:
+        raise ModelError("Layers of this model are executed on packed weights now, which no recipe can move; leave "
+                         "`executing` first.")
     check(model.structure, recipe, transfer=transfer)
     tables = needed_tables(recipe.activations, model.structure, model.find_tables)
     sets = needed_sets(recipe, model.structure, model.find_weight_set)

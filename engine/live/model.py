@@ -56,6 +56,7 @@ class Model:
         sets: choice name -> the weight set its weight came from; silent where the option alone made it.
         inputs: the quantizers of layer inputs, and which are on now.
         macs: layer name -> multiply-adds, once they were counted (`engine.live.macs`).
+        executing: whether layers are executed on packed weights now (`engine.live.kernels`).
     """
 
     def __init__(self, pipeline: Any, structure: Structure, originals: Originals, store: Store, *,
@@ -73,6 +74,7 @@ class Model:
         self.cache = WeightCache(self.denoiser, structure)
         self.inputs = InputQuantizers(self.denoiser, structure)
         self.macs: dict[str, int] | None = None
+        self.executing = False
         self._tables: dict[str, ActivationTables] = {}
         self._weight_sets: dict[str, WeightSet] = {}
         self._applied: Recipe | None = None

@@ -1,7 +1,8 @@
 """The store of a model straight from its checkpoint files, without opening the model: one layer in memory at a time.
 
-A directory whose files hold every weight under its own name serves as it is. Other sources (single files that are
-renamed while loading, tensors that are shared) are opened as models first, which takes the memory of the model.
+A directory whose files hold every weight under its own name serves as it is, and so does a single file whose weights
+are renamed but otherwise left alone while loading (Stable Diffusion 1, 2 and XL). Other sources (tensors that are cut
+up, joined or shared) are opened as models first, which takes the memory of the model.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ def opened_store(source: str | os.PathLike[str], directory: str | os.PathLike[st
 
 
 def streamable(source: str | os.PathLike[str]) -> tuple[Structure, Originals] | None:
-    """Structure and originals from the files of a model's directory; None where only the opened model has them.
+    """Structure and originals from a model's files; None where only the opened model has them.
 
     Raises:
         ModelError: the weights are not here, damaged, or of a type that holds no weights.
     """
     found = resolve(source)
     if found.file:
-        return None
+        return _from_file(found.file)
     home = directory_of(found)
     structure = read_structure(source)
     name, _ = denoiser_entry(home)
@@ -70,3 +71,13 @@ def streamable(source: str | os.PathLike[str]) -> tuple[Structure, Originals] | 
         return None
     check_types(stored, wanted, f"{home.name}/{name}")
     return structure, Originals({key: stored.tensors[key].file for key in wanted})
+
+
+def _from_file(file: Path) -> tuple[Structure, Originals] | None:
+    from engine.models.single_file import read_denoiser
+
+    read = read_denoiser(file)
+    if read is None:
+        return None
+    structure, names = read
+    return structure, Originals(dict.fromkeys(names, file), names=names)

@@ -32,29 +32,34 @@ def identity_of_module(module: nn.Module) -> str:
     return identity_of({name: p.detach() for name, p in module.named_parameters()})
 
 
-def identity_of_files(checkpoint: Checkpoint, names: Iterable[str]) -> str:
+def identity_of_files(checkpoint: Checkpoint, names: Iterable[str], called: Mapping[str, str] | None = None) -> str:
     """Identity of stored parameters, or "" if the files do not hold all of `names` (a converted checkpoint).
+
+    Args:
+        checkpoint: the files' headers.
+        names: the parameters.
+        called: name -> what it is called in its file, where that is something else.
 
     Raises:
         ModelError: a file cannot be read.
     """
-    names = sorted(names)
-    if not set(names) <= set(checkpoint.tensors):
+    in_file = {name: (called or {}).get(name, name) for name in sorted(names)}
+    if not set(in_file.values()) <= set(checkpoint.tensors):
         return ""
-    return _hash(_stored(checkpoint, names))
+    return _hash(_stored(checkpoint, in_file))
 
 
-def _stored(checkpoint: Checkpoint, names: list[str]) -> Iterable[tuple[str, Tensor]]:
+def _stored(checkpoint: Checkpoint, in_file: Mapping[str, str]) -> Iterable[tuple[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     opened: dict[Any, Any] = {}
     mapped = 0
-    for name in names:
-        path = checkpoint.tensors[name].file
+    for name, stored in in_file.items():
+        path = checkpoint.tensors[stored].file
         try:
             if path not in opened:
                 opened[path] = safe_open(path, framework="pt", device="cpu")
-            tensor = opened[path].get_tensor(name)
+            tensor = opened[path].get_tensor(stored)
         except (OSError, SafetensorError) as failure:
             raise ModelError(f"{path} cannot be read ({failure}); download the model again.") from None
         yield name, tensor

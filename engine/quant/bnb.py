@@ -42,6 +42,7 @@ NF4 = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.
        0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0)
 FP4 = tuple(sign * value / 12 for sign in (1, -1) for value in (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0))
 TABLES = {"nf4": NF4, "fp4": FP4}
+EXECUTABLE = (*TABLES, "int8")  # methods with a packed kernel
 _INT8_STEP = 0.007874015718698502  # 1/127 as bitsandbytes multiplies by it
 _LARGEST_HALF = 65504.0
 _FAST_OUTPUTS = 32  # the bfloat16 kernel takes multiples of it
@@ -123,7 +124,7 @@ def packed_linear(weight: QuantizedWeight, bias: torch.Tensor | None, *, fast: b
     """
     outputs, inputs = weight.shape
     method = weight.option.method
-    if method not in (*TABLES, "int8"):
+    if method not in EXECUTABLE:
         raise OptionError(f"{weight.option} has no kernel to execute on; expected nf4, fp4 or int8.")
     own_bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
     if method != "int8" and inputs % BNB_BLOCK:
@@ -137,20 +138,20 @@ def packed_linear(weight: QuantizedWeight, bias: torch.Tensor | None, *, fast: b
 
 
 def _linear8(weight: QuantizedWeight) -> Any:
-    library = _library()
+    bnb = _library()
     outputs, inputs = weight.shape
     codes = weight.tensors["codes"].view(torch.int8).reshape(outputs, inputs).clone()
-    layer = library.nn.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False, device="meta")
-    layer.weight = library.nn.Int8Params(codes, requires_grad=False, CB=codes, SCB=weight.tensors["absmax"].clone())
+    layer = bnb.nn.Linear8bitLt(inputs, outputs, bias=False, has_fp16_weights=False, device="meta")
+    layer.weight = bnb.nn.Int8Params(codes, requires_grad=False, CB=codes, SCB=weight.tensors["absmax"].clone())
     return layer
 
 
 def _linear4(weight: QuantizedWeight) -> Any:
-    library = _library()
+    bnb = _library()
     outputs, inputs = weight.shape
-    layer = library.nn.Linear4bit(inputs, outputs, bias=False, compress_statistics=False,
-                                  quant_type=weight.option.method, device="meta")
-    layer.weight = library.nn.Params4bit(
+    layer = bnb.nn.Linear4bit(inputs, outputs, bias=False, compress_statistics=False,
+                              quant_type=weight.option.method, device="meta")
+    layer.weight = bnb.nn.Params4bit(
         weight.tensors["codes"].clone().unsqueeze(1), quant_state=_state(weight, torch.Size(weight.shape)),
         blocksize=BNB_BLOCK, compress_statistics=False, quant_type=weight.option.method, bnb_quantized=True,
         module=layer)
@@ -171,6 +172,7 @@ class _BlockwiseLinear(nn.Module):
     def __init__(self, weight: QuantizedWeight, bias: nn.Parameter | None) -> None:
         super().__init__()
         self._shape = tuple(weight.shape)
+        self.out_features, self.in_features = self._shape  # pipelines read them (SDXL its additional embedding's)
         blocks = len(weight.tensors["absmax"])
         self._state = _state(weight, torch.Size((blocks, BNB_BLOCK)))
         codes = weight.tensors["codes"]

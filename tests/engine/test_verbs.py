@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from engine.cli.main import main
-from engine.core.recipe import recipe_to_json, save_recipe, uniform
+from engine.core.option import parse_option
+from engine.core.recipe import Recipe, model_ref, recipe_to_json, save_recipe, uniform
 from engine.live.png import read_png
 from engine.models.structure import read_structure
 from engine.models.tiny import TINY
@@ -245,3 +246,34 @@ def test_what_evaluate_refuses(words: list[str], part: str, models: dict[str, st
     (tmp_path / "empty.txt").write_text("\n")
     spelled = [w.replace("DIR", str(tmp_path)) for w in words]
     assert part in refused(capsys, "evaluate", models["class"], "--recipe", "uaq-4", "--images", "2", *SHORT, *spelled)
+
+
+@pytest.mark.parametrize(("verb", "words"), [("generate", ["--label", "2", "--out", "DIR/a.png"]),
+                                             ("evaluate", ["--images", "2"])])
+def test_packed_kernels_execute_a_recipes_own_layers(verb: str, words: list[str], models: dict[str, str],
+                                                     tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    structure = read_structure(models["class"])
+    save_recipe(tmp_path / "r.json", Recipe(model_ref(structure), {
+        layer.name: parse_option("nf4" if layer.kind == "linear" else "uaq-4") for layer in structure.choices}))
+    command = (verb, models["class"], *SHORT, *(w.replace("DIR", str(tmp_path)) for w in words))
+    dense = said(capsys, *command, "--recipe", str(tmp_path / "r.json"))
+    told = said(capsys, *command, "--recipe", str(tmp_path / "r.json"), "--kernels", "packed")
+    found = told.pop("kernels")
+    assert told == dense, "nf4 multiplies with the very weights that are simulated"
+    linear = sum(layer.kind == "linear" for layer in structure.layers)
+    assert (found["executed"], found["simulated"]) == (linear, len(structure.layers) - linear)
+    assert found["packed_bytes"] < found["dense_bytes"] * 0.2
+    assert all(found[side][key] > 0 for side in ("full", "packed") for key in ("seconds_per_step", "resident_bytes"))
+    assert main([*command, "--recipe", str(tmp_path / "r.json"), "--kernels", "packed"]) == 0
+    assert f"{linear} layers executed on packed weights" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_packed_kernels_without_a_layer_for_them(models: dict[str, str], recipes: dict[str, str], tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture[str],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.live.generate._batches", None)  # drawing would fail otherwise than by a sentence
+    packed, out = ("--kernels", "packed"), ("--out", str(tmp_path / "a.png"))
+    good = ("--recipe", recipes["good"])
+    assert "no whole Linear layer" in refused(capsys, "generate", models["class"], *good, *out, *packed)
+    assert "no whole Linear layer" in refused(capsys, "evaluate", models["class"], *good, "--images", "2", *packed)
+    assert "name one with --recipe" in refused(capsys, "generate", models["class"], *out, *packed)

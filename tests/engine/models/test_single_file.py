@@ -12,10 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.core.errors import ModelError
+from engine.core.option import Option
 from engine.core.recipe import uniform
 from engine.live.apply import applied
 from engine.live.model import open_model
 from engine.live.originals import find_originals, live_weight
+from engine.live.store import build, requests
+from engine.live.streaming import opened_store, streamable
+from engine.models import loading, single_file
 from engine.models.catalog import MODELS
 from engine.models.checkpoint import TensorInfo
 from engine.models.loading import load_pipeline
@@ -200,3 +204,47 @@ def test_a_known_architecture_without_its_tokenizers(tmp_path: Path, monkeypatch
 
     with pytest.raises(ModelError, match=r"is a Stable Diffusion 1\.5 checkpoint, but the configuration"):
         load_single_file(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_its_store_is_built_without_opening_it(checkpoint: Path, dtype: torch.dtype, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({n: t.to(dtype) for n, t in load_file(checkpoint).items()}, checkpoint)
+    options = (Option("uaq", 4), Option("nf4", 4))
+    with monkeypatch.context() as patched:
+        for module, name in ((loading, "load_pipeline"), (single_file, "load_single_file")):
+            patched.setattr(module, name, lambda *a, **k: pytest.fail("the model was opened"))
+        with opened_store(checkpoint, tmp_path / "store") as store:
+            list(build(store, requests(store, options)))
+    model = open_model(checkpoint, store=tmp_path / "store")
+    other = open_model(checkpoint, store=tmp_path / "other")
+    assert requests(model.store, options) == [] and store.structure.layers == model.structure.layers
+    for layer in model.structure.layers:
+        for option in options[:1 + (layer.kind == "linear")]:
+            ours, theirs = model.store.load(layer.name, option), other.store.load(layer.name, option)
+            assert torch.equal(ours.dequantize(), theirs.dequantize())
+    assert model.store.repaired == []
+    for each in (model, other):
+        each.close()
+
+
+def test_weights_that_the_converter_changes_are_those_of_the_opened_model(checkpoint: Path, tmp_path: Path,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it joins and cuts up tensors of SD3 and Flux."""
+    convert = single_file._converted
+    monkeypatch.setattr(single_file, "_converted", lambda *a: {
+        name: tensor * 1 if name == "conv_in.weight" else tensor for name, tensor in (convert(*a) or {}).items()})
+    assert streamable(checkpoint) is None
+    with opened_store(checkpoint, tmp_path / "store") as store:
+        assert len(list(build(store, [(store.structure.layers[0], (Option("uaq", 4),))]))) == 1
+
+
+def test_a_file_that_is_no_whole_checkpoint_has_no_store(checkpoint: Path, tmp_path: Path) -> None:
+    tensors = load_file(checkpoint)
+    name = "model.diffusion_model.time_embed.0.weight"
+    save_file({**tensors, name: tensors[name].to(torch.int8)}, checkpoint)
+    with pytest.raises(ModelError, match=r"stores .* as I8"):
+        streamable(checkpoint)
+    save_file({n: t for n, t in tensors.items() if n != name}, checkpoint)
+    with pytest.raises(ModelError, match="does not hold the UNet2DConditionModel"):
+        streamable(checkpoint)
