@@ -35,8 +35,15 @@ def side(made: Made, caption: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def labels(made: Made) -> list[str]:
-    """What each picture is: prompt and seed."""
-    return [f"{p.prompt or 'no prompt'} · seed {p.seed}" for p in made.pictures]
+    """What each picture is: prompt, seed, and what of the prompt the model does not read."""
+    return [f"{p.prompt or 'no prompt'} · seed {p.seed}{cut(p)}" for p in made.pictures]
+
+
+def cut(picture: Any) -> str:
+    """That a prompt is longer than the model reads; "" where it is not."""
+    if not picture.cut_tokens:
+        return ""
+    return f" · the last {picture.cut_tokens} tokens of the prompt are beyond what the model reads"
 
 
 def metric_row(metric: Metric) -> dict[str, Any]:

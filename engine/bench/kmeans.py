@@ -4,6 +4,11 @@ Ours is everything `quantize` does for `kmeans_c`: checking, sorting, solving, c
 The peer is `KMeans(n_init=1, max_iter=100)` per channel on one thread (at these sizes more make it slower), its
 codebook written back in one vectorised step. Both keep codebooks in float32. The weights are heavy-tailed (Student's
 t, 4 degrees of freedom), with as many inputs as attention (1152) and wide convolution layers (11520) have.
+
+At 1152 inputs most of the time is the search for the path over sites. Sixteen sites per cluster instead of 28 and 20,
+moved straight to values, take 30 to 45 % off it, which would pass 100 times the peer; but then one to three of 1152
+channels end up to 0.1 % above the peer's, which at its best is at the optimum, and no channel may. Looking reciprocals
+up instead of dividing, narrowing the search by the coarse path, or moving single boundaries far away gain nothing.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,20 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         apply(model, recipe, transfer=args.transfer)
         prepare_kernels(model, recipe, args)
     full, full_figures = picture("full precision")
+    if full.cut_tokens:
+        print(f"The last {full.cut_tokens} tokens of the prompt are beyond what {args.model} reads; shorten it.",
+              file=sys.stderr)
     if recipe is None:
         save_png(full, args.out)
-        return {"out": args.out, "seed": args.seed}, f"{args.out}: seed {args.seed}, full precision"
+        result = {"out": args.out, "seed": args.seed, "cut_tokens": full.cut_tokens}
+        return result, f"{args.out}: seed {args.seed}, full precision"
     with put(model, recipe, args) as execution:
         quantized, figures = picture("quantized")
     metrics = compare([full], [quantized])
     save_png(beside(full, quantized), args.out, recipe)
     bits = bits_per_weight(model.structure, recipe.options, recipe.activations, recipe.weights)
     result = {"out": str(Path(args.out)), "seed": args.seed, "recipe": recipe.hash, "bits_per_weight": bits,
+              "cut_tokens": full.cut_tokens,
               "metrics": {m.name: m.value for m in metrics if abs(m.value) != float("inf")}}
     said = ", ".join(f"{m.name} {m.value:.4g} {m.unit}".strip() for m in metrics)
     text = f"{args.out}: full precision | {bits:.2f} stored bits per weight, seed {args.seed}; {said}"

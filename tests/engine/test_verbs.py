@@ -69,7 +69,7 @@ def test_the_same_seed_draws_the_same_file(models: dict[str, str], tmp_path: Pat
     def drawn(name: str, seed: str) -> bytes:
         out = str(tmp_path / name)
         assert said(capsys, "generate", models["text"], "--prompt", "red apple", "--seed", seed, *SHORT, "--out",
-                    out) == {"out": out, "seed": int(seed)}
+                    out) == {"out": out, "seed": int(seed), "cut_tokens": 0}
         return Path(out).read_bytes()
 
     first = drawn("a.png", "7")
@@ -111,6 +111,13 @@ def test_without_a_prompt_the_picture_is_unconditional(models: dict[str, str], t
     assert (tmp_path / "empty").read_bytes() == (tmp_path / "none").read_bytes()
     said(capsys, "generate", models["none"], *SHORT, "--out", str(tmp_path / "d.png"))
     assert read_png(tmp_path / "d.png").prompt == ""
+
+
+def test_a_prompt_beyond_what_the_model_reads_is_drawn_and_said(models: dict[str, str], tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    words = "red apple " * 200
+    assert main(["generate", models["text"], "--prompt", words, *SHORT, "--out", str(tmp_path / "a.png")]) == 0
+    assert "tokens of the prompt are beyond what" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "words", "part"), [
