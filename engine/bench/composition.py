@@ -124,7 +124,7 @@ def table(model: Model, plan: CompositionPlan, scores: Mapping[str, Scores], *, 
         Cancelled: the caller asked for it.
     """
     structure = model.structure
-    recipes = allocations(structure, scores, plan.exclude)
+    recipes, idle = allocations(structure, scores, plan.exclude), structure.unexecuted
     kept = Partial(partial, {"model": structure.identity, "prompts": split_of(model).hash, "part": PART,
                              "dtype": model.dtype, **to_json(plan)})
     done = {(r["allocated"], r["row"]): r for r in kept.records}
@@ -133,7 +133,7 @@ def table(model: Model, plan: CompositionPlan, scores: Mapping[str, Scores], *, 
         for name, weights in recipes.items():
             key = weights.hash, treatment
             if key not in done:
-                inputs = {n: Activation(INPUT_BITS) for n in weights.options} if quantized else {}
+                inputs = {n: Activation(INPUT_BITS) for n in weights.options if quantized and n not in idle}
                 for event in calibrate(model, replace(weights, activations=inputs), ingredients, directory=directory,
                                        cancel=cancel):
                     if isinstance(event, Progress):
