@@ -18,7 +18,9 @@ METHOD = "uaq"
 EXCLUSIONS: dict[str, tuple[Role, ...]] = {
     "none": (),
     "first-last": (Role.INPUT, Role.OUTPUT),
-    # DMQ's released code: first and last layer, the time embedding, and each block's projection of it
+    # DMQ's released code: first and last layer, the time embedding, and each block's projection of it. SDXL's
+    # add_embedding would belong here, but its role, condition embedding, is that of caption projections too, which
+    # are quantized; so it is quantized as well.
     "dmq": (Role.INPUT, Role.OUTPUT, Role.TIME, Role.MODULATION),
 }
 
