@@ -19,7 +19,7 @@ from engine.live.tableheads import TableHead
 from explorer.choices import activation_text, choices_of
 
 OFFERED = 6  # sets of tables, the newest
-WIDTHS = (4, 5, 6, 8)  # the ladder of the second row of sliders, below "off"
+WIDTHS = ACTIVATION_BITS  # the ladder of the second row of sliders, below "off"
 UNSEEN = "It is not part of a denoiser call, so it has no inputs to quantize."
 UNTABLED = "These tables hold nothing for it, so it is quantized online."
 
