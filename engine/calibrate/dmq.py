@@ -4,8 +4,8 @@ The order of DMQ (Lee et al., ICCV 2025): tau per layer, then the weights (learn
 of the activations with those weights, then power-of-two shifts. Every stage can be left out, so any allocation goes
 with any weight method and any activation scheme. Trajectories, scalings and roundings are kept on disk by what
 determines them: runs that share one (the same weights for two activation schemes) share its files, and an interrupted
-run continues. Ranges and the votes on shifts are taken anew by every run: replays of the trajectories, short beside what
-learning takes.
+run continues. Ranges and the votes on shifts are taken anew by every run: they are replays of the trajectories, short
+beside what learning takes.
 """
 
 from __future__ import annotations
