@@ -54,12 +54,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Pictures of one recipe for the current settings; `latents` per picture as recorded, for latent SQNR."""
+    """Pictures of one recipe for the current settings; `latents` per picture as recorded, for latent SQNR. `warning`:
+    one sentence, or ""."""
 
     recipe: str
     pictures: tuple[Any, ...]
     cached: bool
     seconds: float
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +175,15 @@ class LiveBackend:
         if key in self._made:
             self._made.move_to_end(key)
             made = self._made[key]
-            yield Made(made.recipe, made.pictures, True, made.seconds)
+            yield Made(made.recipe, made.pictures, True, made.seconds, made.warning)
             return
+        from engine.live.schedules import other_scheduler
+
         start = time.perf_counter()
         yield from self._applying(recipe, cancel)
         pictures = yield from self._generating(settings, cancel, options)
-        made = Made(recipe.hash, tuple(pictures), False, time.perf_counter() - start)
+        warning = other_scheduler(self._model, recipe, request_of(settings))
+        made = Made(recipe.hash, tuple(pictures), False, time.perf_counter() - start, warning)
         self._made[key] = made
         while len(self._made) > CACHED_PICTURES:
             self._made.popitem(last=False)

@@ -212,6 +212,7 @@ class Handlers:
         recipes = tuple(recipe_of(model.structure, o) for o in (a, b))
         for event in pane_values(self.context.worker, partial(model.backend.compare, a, b, state.settings), session):
             if isinstance(event, Compared):
+                _warn(event.a, event.b)
                 yield comparison(event, captions, recipes)  # type: ignore[arg-type]
             elif isinstance(event, dict):
                 yield event
@@ -260,6 +261,7 @@ class Handlers:
         titles = iter(recipes.items())
         for event in pane_values(self.context.worker, work, session):
             if isinstance(event, Made):
+                _warn(event)
                 title, options = next(titles)
                 recipe = recipe_of(model.structure, options)
                 value = grid_column(value, self._caption(model, title, options), event.pictures, recipe)
@@ -365,3 +367,9 @@ class Handlers:
         order = self.context.model(state.model).order
         return json.dumps({"model": state.model, "r": pack_options(state.options, order),
                            **pack_rest(state.options, order), **pack_settings(state.settings)})
+
+
+def _warn(*sides: Made) -> None:
+    """What the pictures have to be looked at with, once each."""
+    for text in dict.fromkeys(made.warning for made in sides if made.warning):
+        gr.Warning(text)

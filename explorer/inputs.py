@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.calibrate.activation_files import ActivationErrors, with_activation_damage
 from engine.core.activation import ACTIVATION_BITS, SCHEMES, TOKEN
-from engine.core.graph import NodeKind, Structure
+from engine.core.graph import Structure
 from engine.core.layer import Layer
 from engine.core.option import Option
 from engine.core.record import Scores
@@ -19,7 +19,7 @@ from engine.live.tableheads import TableHead
 from explorer.choices import activation_text, choices_of
 
 OFFERED = 6  # sets of tables, the newest
-WIDTHS = (4, 5, 6, 8)  # the ladder of the second row of sliders, below "off"
+WIDTHS = ACTIVATION_BITS  # the ladder of the second row of sliders, below "off"
 UNSEEN = "It is not part of a denoiser call, so it has no inputs to quantize."
 UNTABLED = "These tables hold nothing for it, so it is quantized online."
 
@@ -43,8 +43,7 @@ def inputs_data(structure: Structure, heads: Mapping[str, TableHead], errors: Ac
     copies: dict[str, list[Layer]] = {}
     for layer in structure.layers:
         copies.setdefault(layer.choice, []).append(layer)
-    executed = {node.layer for node in structure.nodes if node.kind is NodeKind.WEIGHT}
-    refused = {c: UNSEEN for c, group in copies.items() if executed and not any(x.name in executed for x in group)}
+    refused = dict.fromkeys(sorted(structure.unexecuted), UNSEEN)
     found: dict[str, Any] = {
         "widths": list(WIDTHS), "untabled": UNTABLED, "refused": refused,
         "schemes": {TOKEN: SCHEMES[TOKEN].label, **{i: title(head) for i, head in heads.items()}},

@@ -68,6 +68,37 @@ def size_only(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S,
     return allocation(problem, answer.picks, "size-only", lower_bound(problem), seconds=answer.seconds)
 
 
+def error_only(problem: Problem, errors: Mapping[str, Mapping[str, float]]) -> Allocation:
+    """Knapsack on the error of the weights alone, judged by the damages of the problem.
+
+    Args:
+        problem: whose candidates are on offer.
+        errors: choice -> option -> relative squared weight error; untouched has none.
+
+    Raises:
+        InputError: an option on offer has no weight error.
+    """
+    units = tuple(replace(u, costs=tuple(sum(error_of(errors, n, o) for n, o in zip(u.layers, c, strict=True))
+                                         for c in u.candidates)) for u in problem.units)
+    answer = knapsack(replace(problem, units=units))
+    return allocation(problem, answer.picks, "weight-error", lower_bound(problem), seconds=answer.seconds)
+
+
+def error_of(errors: Mapping[str, Mapping[str, float]], layer: str, option: Option) -> float:
+    """Weight error of one option of a layer, 0 where it is untouched.
+
+    Raises:
+        InputError: it is not known.
+    """
+    if option.is_untouched:
+        return 0.0
+    found = errors.get(layer, {}).get(str(option))
+    if found is None:
+        raise InputError(f"The weight error of {layer} at {option} is not known; run sensitivity with --provider "
+                         f"weight-error.")
+    return found
+
+
 def greedy(problem: Problem) -> Allocation:
     """From the widest candidates down, each time the step of least damage per byte saved, until it fits."""
     require_possible(problem)

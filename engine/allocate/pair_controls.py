@@ -1,21 +1,25 @@
-"""Pairs of weight and activation bits without an objective worth the name: the published program, uniform, random."""
+"""Pairs of weight and activation bits without an objective worth the name: the published program, uniform, random,
+sizes alone, errors alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from engine.allocate.baselines import error_of
 from engine.allocate.linear import linear_picks
 from engine.allocate.pairs import (
+    Pair,
     PairAllocation,
     PairProblem,
     PairUnit,
     fits_budgets,
     impossible,
     pair_allocation,
+    solve_pairs,
 )
 from engine.core.errors import InputError
 
@@ -23,7 +27,33 @@ DRAWS = 64
 TRIES = 400
 
 
-def linear_pairs(problem: PairProblem, importance: Mapping[str, float]) -> PairAllocation:
+def controls(problem: PairProblem, weight_errors: Mapping[str, Mapping[str, float]],
+             input_errors: Mapping[str, Mapping[int, float]], draws: int = DRAWS,
+             seed: int = 0) -> dict[str, Callable[[], PairAllocation]]:
+    """Name -> what makes the control at the same budgets, judged by the damages of the problem.
+
+    Args:
+        problem: with its budgets.
+        weight_errors: choice -> option -> relative squared error; empty where nobody took them.
+        input_errors: choice -> bits -> relative squared error of the inputs.
+        draws, seed: of the random recipes.
+    """
+    flat = {name: 1.0 for unit in problem.units for name in unit.layers}
+
+    def errors(layers: tuple[str, ...], pair: Pair) -> float:
+        return sum(error_of(weight_errors, n, o) + (input_errors[n][a.bits] if a else 0.0)
+                   for n, o, a in zip(layers, pair.options, pair.inputs, strict=True))
+
+    return {
+        "uniform": lambda: uniform_pairs(problem), "random": lambda: random_pairs(problem, draws, seed),
+        "size-only": lambda: _by(problem, "size-only", lambda _, pair: sum(
+            4.0**-b for b in (*(o.bits for o in pair.options), *(a.bits if a else 16 for a in pair.inputs)))),
+        "mpq-flat": lambda: linear_pairs(problem, flat, "mpq-flat"),
+        "weight-error": lambda: _by(problem, "weight-error", errors),
+    }
+
+
+def linear_pairs(problem: PairProblem, importance: Mapping[str, float], name: str = "mpq-diff") -> PairAllocation:
     """MPQ-Diff's program for weights, then for activations: max sum c_i b_i under bytes, then max sum c_i a_i under
     bit operations at those weights; bang-bang twice.
 
@@ -34,6 +64,7 @@ def linear_pairs(problem: PairProblem, importance: Mapping[str, float]) -> PairA
     Args:
         problem: with its budgets; its damages judge the answer, and decide nothing.
         importance: choice -> c.
+        name: of the allocator, for the provenance.
 
     Raises:
         InputError: no recipe within the budgets was found.
@@ -46,7 +77,7 @@ def linear_pairs(problem: PairProblem, importance: Mapping[str, float]) -> PairA
         weights = _weight_picks(problem, c, least + share * (top - least))
         picks = _input_picks(problem, c, weights)
         if picks and fits_budgets(problem, picks):
-            return pair_allocation(problem, picks, "mpq-diff", seconds=time.perf_counter() - begin)
+            return pair_allocation(problem, picks, name, seconds=time.perf_counter() - begin)
     raise InputError(impossible(problem))
 
 
@@ -85,6 +116,13 @@ def random_pairs(problem: PairProblem, draws: int = DRAWS, seed: int = 0) -> Pai
     if not found:
         raise InputError(impossible(problem))
     return replace(min(found, key=lambda a: a.cost), seconds=time.perf_counter() - begin)
+
+
+def _by(problem: PairProblem, name: str, price: Callable[[tuple[str, ...], Pair], float]) -> PairAllocation:
+    """The recipe of least price within the budgets, judged by the damages of the problem."""
+    units = tuple(replace(u, costs=tuple(price(u.layers, pair) for pair in u.candidates)) for u in problem.units)
+    answer = solve_pairs(replace(problem, units=units))
+    return pair_allocation(problem, answer.picks, name, seconds=answer.seconds)
 
 
 def _weight_picks(problem: PairProblem, c: list[float], budget: float) -> list[int]:

@@ -155,13 +155,14 @@ def table(model: Model, plan: TablePlan, *, partial: Path | None = None, directo
                     if isinstance(event, Progress):
                         yield replace(event, doing=f"{preset} {name}: {event.doing}")
                     elif isinstance(event, Calibrated):
-                        done[preset, name] = asdict(_measured(model, finals, preset, name, event))
+                        done[preset, name] = asdict(measured(model, finals, preset, name, event))
                         kept.add(done[preset, name])
                         _keep(model, event, recipes, f"{preset} {name}")
-            yield _row(done[preset, name])
+            yield kept_row(done[preset, name])
 
 
-def _measured(model: Model, finals: Finals, preset: str, name: str, found: Calibrated) -> TableRow:
+def measured(model: Model, finals: Finals, preset: str, name: str, found: Calibrated) -> TableRow:
+    """The row of a calibrated recipe, with its final pictures made and compared."""
     metrics, images = finals.of(found.recipe)
     recipe, structure = found.recipe, model.structure
     bits = bits_per_weight(structure, recipe.options, recipe.activations, recipe.weights)
@@ -192,12 +193,12 @@ def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
                   " ".join(WIDER): by_name.get(WIDER) if row.preset != WIDER[0] else None}
         for said, other in others.items():
             for metric in PAIRED:
-                line[f"{metric} against {said}"] = _difference(row, other, metric)
+                line[f"{metric} against {said}"] = difference(row, other, metric)
         found.append(line)
     return found
 
 
-def _difference(row: TableRow, other: TableRow | None, metric: str) -> str:
+def difference(row: TableRow, other: TableRow | None, metric: str) -> str:
     """Mean paired difference with its interval; "" where there is nothing to compare with."""
     name = next((n for n in row.images if n.partition("[")[0] == metric), "")
     if other is None or name not in other.images:
@@ -237,7 +238,8 @@ def _keep(model: Model, found: Calibrated, recipes: Path | None, name: str) -> N
     restore(model)
 
 
-def _row(record: dict[str, Any]) -> TableRow:
+def kept_row(record: dict[str, Any]) -> TableRow:
+    """A row as it was, from the record that was kept of it."""
     pairs = {k: tuple(v) for k, v in record["metrics"].items()}
     images = {k: tuple(v) for k, v in record["images"].items()}
     stages = {k: tuple(v) for k, v in record["stages"].items()}

@@ -18,13 +18,16 @@ METHOD = "uaq"
 EXCLUSIONS: dict[str, tuple[Role, ...]] = {
     "none": (),
     "first-last": (Role.INPUT, Role.OUTPUT),
-    # DMQ's released code: first and last layer, the time embedding, and each block's projection of it
+    # DMQ's released code: first and last layer, the time embedding, and each block's projection of it. SDXL's
+    # add_embedding would belong here, but its role, condition embedding, is that of caption projections too, which
+    # are quantized; so it is quantized as well.
     "dmq": (Role.INPUT, Role.OUTPUT, Role.TIME, Role.MODULATION),
 }
 
 
 def preset_recipe(structure: Structure, preset: str, exclude: str = "dmq", method: str = METHOD) -> Recipe:
-    """Every layer at the preset's bits, weights and inputs, but for the excluded ones.
+    """Every layer at the preset's bits, weights and inputs, but for the excluded ones; a layer that is never executed
+    has no inputs to quantize.
 
     Args:
         structure: of the model.
@@ -44,6 +47,7 @@ def preset_recipe(structure: Structure, preset: str, exclude: str = "dmq", metho
         raise InputError(f"What stays in full precision is one of {', '.join(EXCLUSIONS)}, not {exclude[:20]!r}.")
     option = Option(method, weight_bits)
     chosen = [x for x in structure.choices if x.role not in EXCLUSIONS[exclude] and option in options_for(x.kind)]
-    inputs = {} if bits == 16 else {x.name: Activation(bits) for x in chosen}
+    idle = structure.unexecuted
+    inputs = {} if bits == 16 else {x.name: Activation(bits) for x in chosen if x.name not in idle}
     return Recipe(model_ref(structure), {x.name: option for x in chosen}, inputs,
                   {"allocator": "preset", "preset": preset.upper(), "excluded": exclude})

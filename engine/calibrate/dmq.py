@@ -2,8 +2,10 @@
 
 The order of DMQ (Lee et al., ICCV 2025): tau per layer, then the weights (learned rounding or nearest), then the ranges
 of the activations with those weights, then power-of-two shifts. Every stage can be left out, so any allocation goes
-with any weight method and any activation scheme. Stages are kept on disk by what determines them: runs that share a
-stage (the same weights for two activation schemes) share its files, and an interrupted run continues.
+with any weight method and any activation scheme. Trajectories, scalings and roundings are kept on disk by what
+determines them: runs that share one (the same weights for two activation schemes) share its files, and an interrupted
+run continues. Ranges and the votes on shifts are taken anew by every run: they are replays of the trajectories, short
+beside what learning takes.
 """
 
 from __future__ import annotations
@@ -109,8 +111,8 @@ def calibrate(model: Model, allocation: Recipe, plan: DmqPlan | None = None, *, 
         model: in float32; its recipe is put back at the end.
         allocation: options per layer, and activation bits (the scheme is the plan's).
         plan: see `DmqPlan`.
-        directory: where stages are kept; None is the model's place in the user's cache.
-        cancel: asked all the time; finished layers, blocks and stages are kept.
+        directory: where trajectories, scalings and roundings are kept; None is the model's place in the user's cache.
+        cancel: asked all the time; finished layers, blocks and parts of trajectories are kept.
 
     Raises:
         InputError: the plan or the model does not allow it.

@@ -32,9 +32,9 @@ from engine.live.model import Model
 from engine.live.tables import ActivationTables
 from engine.providers.progress import Progress
 from engine.quant.activation import CHANNEL_AXIS, StaticTable, affine, simulate, static_parameters
-from engine.quant.integer import simulated_layer
+from engine.quant.integer import AFFINE, simulated_layer, weight_codes
 from engine.quant.scaling import outlier_score, per_input
-from engine.quant.shifts import KAPPA, MAX_SHIFT, Votes, by_error, by_voting, sample_errors, shift_room
+from engine.quant.shifts import KAPPA, MAX_SHIFT, Votes, by_error, by_voting, code_room, sample_errors, shift_room
 
 VOTING, ERROR = "voting", "error"
 AUTO, SKIP, SPREAD, ALL = "auto", "skip", "spread", "all"
@@ -92,7 +92,7 @@ class LayerShifts:
         agreement: share of the samples that chose the most chosen shift, float32 [G, C].
         samples: how many voted, per group.
         before, after: squared error of the layer's output that its quantized inputs cause, without and with the shifts,
-            on held-out pictures, relative to the output's power.
+            on held-out pictures and with full-precision weights, relative to the output's power.
         accepted: whether the layer keeps them.
     """
 
@@ -147,6 +147,19 @@ def room(recipe: Recipe, layer: Layer, plan: ShiftPlan) -> int:
     return 0 if option.is_untouched else min(plan.max_shift, shift_room(option.bits, plan.operand_bits))
 
 
+def weight_room(model: Model, recipe: Recipe, layer: Layer, plan: ShiftPlan) -> int:
+    """D of a layer whose weights are quantized already: as `room`, as far as their codes really fit the operand.
+
+    Weights of a codebook have no integer product, so nothing narrows their room.
+    """
+    option, origin = recipe.option(layer.choice), recipe.weights.get(layer.choice)
+    deepest = room(recipe, layer, plan)
+    if not deepest or option.method != AFFINE:
+        return deepest
+    held = model.find_weight_set(origin.set) if origin else model.store
+    return min(deepest, code_room(weight_codes(held.load(layer.name, option)), plan.operand_bits))
+
+
 def choose_shifts(model: Model, rows: Rows, recipe: Recipe, tables: ActivationTables, layers: tuple[Layer, ...],
                   plan: ShiftPlan, *, cancel: Cancel | None = None
                   ) -> Iterator[Progress | LayerShifts | ActivationTables]:
@@ -169,11 +182,12 @@ def choose_shifts(model: Model, rows: Rows, recipe: Recipe, tables: ActivationTa
             found = dict(layer_inputs(model, rows, [module], cancel=cancel))
         for layer in (x for x in layers if x.module == module and module in found):
             x, bits = own_channels(layer, found[module]), recipe.activations[layer.choice].bits
-            chosen = _votes(layer, x[~rows.held], groups[~rows.held], recipe, tables.layers[layer.name], plan)
+            deepest = weight_room(model, recipe, layer, plan)
+            chosen = _votes(layer, x[~rows.held], groups[~rows.held], bits, tables.layers[layer.name], plan, deepest)
             shifted = with_shifts(tables, layer.name, torch.stack([v.shifts for v in chosen]), bits)
             errors = [_output_error(model, layer, x[rows.held], groups[rows.held], t.layers[layer.name], bits)
                       for t in (tables, shifted)]
-            accepted = not plan.tested or errors[1] < errors[0]
+            accepted = deepest > 0 and (not plan.tested or errors[1] < errors[0])
             tables = shifted if accepted else tables
             yield LayerShifts(layer.name, torch.stack([v.shifts for v in chosen]),
                               torch.stack([v.agreement for v in chosen]), tuple(v.samples for v in chosen), *errors,
@@ -203,10 +217,10 @@ def with_shifts(tables: ActivationTables, layer: str, shifts: Tensor, bits: int)
     return ActivationTables(tables.model, tables.timesteps, tables.groups, {**tables.layers, layer: new}, tables.about)
 
 
-def _votes(layer: Layer, x: Tensor, groups: Tensor, recipe: Recipe, table: StaticTable, plan: ShiftPlan) -> list[Votes]:
-    """What each timestep group chooses; a group without samples chooses no shift."""
+def _votes(layer: Layer, x: Tensor, groups: Tensor, bits: int, table: StaticTable, plan: ShiftPlan,
+           deepest: int) -> list[Votes]:
+    """What each timestep group chooses of 0 to `deepest`; a group without samples chooses no shift."""
     axis = CHANNEL_AXIS[layer.kind]
-    bits, deepest = recipe.activations[layer.choice].bits, room(recipe, layer, plan)
     if table.tau is not None:
         x = x / per_input(table.tau, x.ndim, axis)
     step, zero = affine(table.low.clamp(max=0), table.high.clamp(min=0), bits)
@@ -223,7 +237,11 @@ def _votes(layer: Layer, x: Tensor, groups: Tensor, recipe: Recipe, table: Stati
 
 @torch.no_grad()
 def _output_error(model: Model, layer: Layer, x: Tensor, groups: Tensor, table: StaticTable, bits: int) -> float:
-    """Power of what quantizing the inputs changes in the layer's output, relative to the output's."""
+    """Power of what quantizing the inputs changes in the layer's output, relative to the output's.
+
+    Judged with full-precision weights, although the ones in use are quantized: the question is what the inputs alone
+    do, and quantized weights change it by their own error only.
+    """
     weight = model.originals.tensor(layer).float()
     how = convolution_of(model.denoiser.get_submodule(layer.module))
     parameters = table.parameters(bits)

@@ -2,6 +2,11 @@
 
 Minima and maxima, or a percentile taken per call and averaged over the calls of a step. Weights are as the applied
 recipe has them, so ranges can be taken with quantized weights, as DMQ takes them; inputs must not be quantized.
+
+DMQ's released code averages minima and maxima over batches (an EMA with momentum 0.95). Not here: an EMA depends on the
+order of the batches, forgets the pictures seen first, clips by an amount nobody chose, and as released carries the
+former timestep group's range into the next. Minimum and maximum of a step do none of that; who wants to clip says by
+how much, with a percentile.
 """
 
 from __future__ import annotations

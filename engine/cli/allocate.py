@@ -9,7 +9,6 @@ from typing import Any
 
 from engine.allocate.allocators import ALLOCATORS, Settings, allocate
 from engine.cli import pairs
-from engine.cli.table import aligned
 from engine.core.errors import InputError
 
 PREFERRED = ("predictor", "measured", "weight-error")
@@ -40,7 +39,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exclude", metavar="WHAT", default="none",
                         help="layers outside the search: none, first-last, dmq (both ends, time embedding, modulation)")
     parser.add_argument("--excluded-at", metavar="OPTION", default="uaq-8", help="what those keep (default: uaq-8)")
-    parser.add_argument("--beside", action="store_true", help="print the controls at the same budget too")
+    parser.add_argument("--beside", action=argparse.BooleanOptionalAction, help="print the controls at the same budget "
+                        "too (default: for MPQ-Diff's methods)")
     pairs.arguments(parser)
 
 
@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise InputError("An allocation needs a budget: --bits, --size, --fits, or --activations with --bops.")
     scores = _scores(structure, ALLOCATORS[args.method].provider or args.provider, args.method)
     problem = layer_problem(structure, scores, _budget(args, structure), _limits(args, structure))
+    if args.beside is None:
+        args.beside = args.method.startswith("mpq-")  # an unproven signal: never without what knows nothing
     if args.activations:
         return pairs.run(args, structure, scores, problem)
     answer = allocate(problem, args.method, Settings(args.weight, args.draws, args.seed))
@@ -65,7 +67,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "bits_per_weight": answer.bits_per_weight, "bytes": answer.bytes, "damage": answer.cost,
         "bound": answer.bound, "gap": answer.gap, "proved": answer.proved, "seconds": answer.seconds,
         "recipe": answer.recipe.hash, "out": args.out or "",
-        **({"beside": _beside(args, problem)} if args.beside else {}),
     }
     known = "proved optimal" if answer.proved else f"within {100 * answer.gap:.2f} % of the bound"
     text = (f"{args.method} by {scores.provider}: {answer.bits_per_weight:.3f} bits per weight, "
@@ -73,23 +74,24 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             f"damage {answer.cost:.4g} ({scores.unit}), no recipe of this size is below {answer.bound:.4g}: {known}, "
             f"{answer.seconds:.2f} s" + (f"\nrecipe {answer.recipe.hash} in {args.out}" if args.out else ""))
     if args.beside:
-        rows = [(row["method"], row["bits_per_weight"], row["damage"]) for row in result["beside"]]
-        text += "\n" + aligned(("beside it", "bits", f"damage by {scores.provider}"), rows)
+        makers = _controls(args, structure, problem)
+        text += "\n" + pairs.beside(makers, result, ("bits_per_weight", "bytes"), scores.provider)
     return result, text
 
 
-def _beside(args: argparse.Namespace, problem: Any) -> list[dict[str, Any]]:
-    """The controls at the same budget, judged by the same scores; one that has no recipe there is left out."""
-    rows = []
-    for name, row in ALLOCATORS.items():
-        if not row.scored and name != args.method:
-            try:
-                answer = allocate(problem, name, Settings(None, args.draws, args.seed))
-            except InputError:
-                continue
-            rows.append({"method": name, "bits_per_weight": answer.bits_per_weight, "bytes": answer.bytes,
-                         "damage": answer.cost})
-    return rows
+def _controls(args: argparse.Namespace, structure: Any, problem: Any) -> dict[str, Any]:
+    """Name -> what makes the control at the same budget, judged by the same scores."""
+    from engine.allocate.baselines import error_only
+    from engine.providers.files import find_scores
+
+    names = [name for name, row in ALLOCATORS.items() if not row.scored and name != args.method]
+    settings = Settings(None, args.draws, args.seed)
+    makers: dict[str, Any] = {name: lambda name=name: allocate(problem, name, settings)  # type: ignore[misc]
+                              for name in names}
+    if args.method != "weight-error":
+        found = find_scores(structure).get("weight-error")
+        makers["weight-error"] = lambda: error_only(problem, found.layers if found else {})
+    return makers
 
 
 def _budget(args: argparse.Namespace, structure: Any) -> int:

@@ -24,12 +24,14 @@ BENCHES: dict[str, tuple[str, str]] = {
     "switch": ("engine.bench.switch", "one slider and all layers at full size: seconds, peak memory"),
     "dmq": ("engine.bench.dmq", "what each ingredient of DMQ adds at W4A8 and W4A6; --rounds is pictures per row"),
     "mpq": ("engine.bench.mpq", "MPQ-Diff's recipes against controls at equal bits; --rounds is pictures per recipe"),
+    "composition": ("engine.bench.composition", "allocation x weight method x activation scheme at equal bytes; "
+                    "--rounds is pictures per row"),
     "acceptance": ("engine.bench.acceptance", "MPQ-Diff's importance against measured damage, and over three "
                    "calibrations"),
     "lengths": ("engine.bench.lengths", "shortened learning against the published lengths, on 3 layers and 1 block"),
 }
 # many minutes: only by name
-LONG = ("dmq", "mpq", "lengths", "acceptance", "store", "switch", "families", "exports", "inspect")
+LONG = ("dmq", "mpq", "composition", "lengths", "acceptance", "store", "switch", "families", "exports", "inspect")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

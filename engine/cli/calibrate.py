@@ -14,10 +14,12 @@ from engine.core.errors import InputError
 
 if TYPE_CHECKING:
     from engine.calibrate.dmq import Calibrated, DmqPlan
+    from engine.core.recipe import Recipe
     from engine.live.model import Model
 
 METHODS = ("ranges", "les", "dmq")
 ROUNDINGS = ("adaround", "nearest")
+NAMED = 5  # layers that the text names of a kind; the JSON names all
 WEIGHTINGS = ("adaptive", "uniform", "linear", "quadratic")
 
 
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.method == "dmq" and not args.recipe:
         save_preset(model.structure, args.preset.upper(), found.recipe)
     result = {"out": args.out, "recipe": found.recipe.hash, **_files(model, found), **_figures(found),
-              "sizes": sizes(model.structure, found.recipe),
+              **_left_out(model, allocation, found), "sizes": sizes(model.structure, found.recipe),
               "stages": {k: {"seconds": s, "peak_mb": m} for k, (s, m) in found.stages.items()}}
     return result, _text(args.out, result, found)
 
@@ -133,9 +135,38 @@ def _figures(found: Calibrated) -> dict[str, Any]:
     }
 
 
+def _left_out(model: Model, allocation: Recipe, found: Calibrated) -> dict[str, Any]:
+    """What calibration could not do: layers by what kept them from it, and channels that are zero in every step."""
+    ranges, quantized = found.ranges, [x for x in model.structure.layers if x.choice in allocation.options]
+    unseen = {x.name for x in quantized if x.choice in model.structure.unexecuted}
+    unseen |= set(ranges.missing) if ranges else set()
+    reasons: dict[str, list[str]] = {}
+    for scaling in found.scalings.values():
+        if scaling.tau is None:
+            reasons.setdefault(scaling.reason, []).append(scaling.layer)
+    return {
+        "never_executed": [x.name for x in quantized if x.name in unseen],
+        "inputs_left": [n for n in allocation.activations if n not in found.recipe.activations],
+        "dead_channels": ranges.dead_channels() if ranges else {}, "not_scaled": reasons,
+    }
+
+
+def _said(result: dict[str, Any]) -> list[str]:
+    """A line for each kind of `_left_out`, with how many and which."""
+    dead = result["dead_channels"]
+    lists = {
+        "never executed, so nothing was calibrated": result["never_executed"],
+        "inputs stay in full precision, because no range of them was seen": result["inputs_left"],
+        f"input channels that are zero in every step, {sum(dead.values())} in all": list(dead),
+        **{f"no scaling, because {reason}": names for reason, names in result["not_scaled"].items()},
+    }
+    return [f"{what} (layers: {len(names)}): {', '.join(names[:NAMED])}" + (", ..." if len(names) > NAMED else "")
+            for what, names in lists.items() if names]
+
+
 def _text(out: str, result: dict[str, Any], found: Calibrated) -> str:
     rows = [(stage, f"{seconds:.0f} s", f"{peak:,.0f} MB") for stage, (seconds, peak) in found.stages.items()]
     said = (f"{out}: {result['sizes']['bits_per_weight']:.3f} stored bits per weight; {result['scaled']} of "
             f"{result['layers']} layers scaled, {result['blocks_learned']} of {result['blocks']} blocks with learned "
             f"rounding, {result['shifted']} layers with shifts (mean agreement {result['agreement']:.2f})")
-    return said + "\n" + aligned(("stage", "time", "peak memory"), rows)
+    return "\n".join([said, *_said(result)]) + "\n" + aligned(("stage", "time", "peak memory"), rows)

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.core.recipe import bits_per_weight
     from engine.live.apply import apply
     from engine.live.generate import Picture, generate
+    from engine.live.schedules import other_scheduler
     from engine.metrics.compare import Reference, compare, distances, floor
     from engine.metrics.features import find_extractor
     from engine.providers.reference import reference_pictures
@@ -64,14 +65,17 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if other:
         metrics += floor(full, other)
     bits = bits_per_weight(model.structure, recipe.options, recipe.activations, recipe.weights)
+    warning = other_scheduler(model, recipe, request)
     result = {
-        "model": args.model, "recipe": recipe.hash, "bits_per_weight": bits, "images": args.images,
+        "model": args.model, "recipe": recipe.hash, **({"warning": warning} if warning else {}),
+        "bits_per_weight": bits, "images": args.images,
         "extractor": extractor.name,
         "metrics": [{"name": m.name, "value": m.value if abs(m.value) != float("inf") else None, "low": _finite(m.low),
                      "high": _finite(m.high), "n": m.n, "unit": m.unit} for m in metrics],
     }
     rows = [(m.name, f"{m.value:.4g}", f"[{m.low:.4g}, {m.high:.4g}]", m.n, m.unit) for m in metrics]
-    text = f"{bits:.3f} stored bits per weight\n" + aligned(("metric", "value", "95 %", "n", "unit"), rows)
+    table = aligned(("metric", "value", "95 %", "n", "unit"), rows)
+    text = f"{bits:.3f} stored bits per weight\n{table}" + (f"\n{warning}" if warning else "")
     return told_kernels(result, text, execution, sides["full precision"], sides["quantized"])
 
 

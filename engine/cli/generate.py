@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.live.generate import Picture, generate
     from engine.live.png import save_png
     from engine.live.request import Request
+    from engine.live.schedules import other_scheduler
     from engine.metrics.compare import compare
 
     recipe = load_recipe(args.recipe) if args.recipe else None
@@ -69,11 +70,13 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     metrics = compare([full], [quantized])
     save_png(beside(full, quantized), args.out, recipe)
     bits = bits_per_weight(model.structure, recipe.options, recipe.activations, recipe.weights)
+    warning = other_scheduler(model, recipe, request)
+    told = f"\n{warning}" if warning else ""
     result = {"out": str(Path(args.out)), "seed": args.seed, "recipe": recipe.hash, "bits_per_weight": bits,
-              "cut_tokens": full.cut_tokens,
+              "cut_tokens": full.cut_tokens, **({"warning": warning} if warning else {}),
               "metrics": {m.name: m.value for m in metrics if abs(m.value) != float("inf")}}
     said = ", ".join(f"{m.name} {m.value:.4g} {m.unit}".strip() for m in metrics)
-    text = f"{args.out}: full precision | {bits:.2f} stored bits per weight, seed {args.seed}; {said}"
+    text = f"{args.out}: full precision | {bits:.2f} stored bits per weight, seed {args.seed}; {said}{told}"
     return told_kernels(result, text, execution, full_figures, figures)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from engine.cli.table import aligned
 from engine.core.errors import InputError
 
 _BOPS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kKMGT%]?)\s*")
@@ -54,7 +56,33 @@ def run(args: argparse.Namespace, structure: Any, scores: Any, problem: Any) -> 
             f"activation bits: {said}\n"
             f"damage {answer.cost:.4g} ({scores.unit}), bound {answer.bound:.4g}: {known}, {answer.seconds:.2f} s"
             + (f"\nrecipe {answer.recipe.hash} in {args.out}" if args.out else ""))
+    if args.beside:
+        makers = _controls(args, structure, pairs)
+        text += "\n" + beside(makers, result, ("bits_per_weight", "bytes", "bops"), scores.provider)
     return result, text
+
+
+def beside(makers: Mapping[str, Callable[[], Any]], result: dict[str, Any], sizes: Sequence[str], provider: str) -> str:
+    """The controls as a table; they join the result, and one that has no recipe there says why.
+
+    Args:
+        makers: control -> what makes its allocation.
+        result: gets `beside` (method, sizes, damage) and `beside_left_out` (method -> reason).
+        sizes: figures of the allocations that are shown, besides the damage.
+        provider: whose damage it is.
+    """
+    rows, left = [], {}
+    for name, make in makers.items():
+        try:
+            answer = make()
+        except InputError as failure:
+            left[name] = str(failure)
+            continue
+        rows.append({"method": name, **{key: getattr(answer, key) for key in sizes}, "damage": answer.cost})
+    result["beside"], result["beside_left_out"] = rows, left
+    table = aligned(("beside it", *(key.replace("_", " ") for key in sizes), f"damage by {provider}"),
+                    [tuple(row.values()) for row in rows])
+    return "\n".join([table, *(f"{name} left out: {reason}" for name, reason in left.items())])
 
 
 def parse_bops(text: str, whole: int) -> int:
@@ -88,6 +116,17 @@ def _solved(args: argparse.Namespace, scores: Any, problem: Any) -> Any:
         return solve_pairs(problem, allocator=args.method)
     known = ", ".join(m for m in ALLOCATORS if m in (*special, *optimal))
     raise InputError(f"{args.method} chooses weight bits only; with --activations use one of {known}.")
+
+
+def _controls(args: argparse.Namespace, structure: Any, problem: Any) -> dict[str, Any]:
+    from engine.allocate.pair_controls import controls
+    from engine.calibrate.activation_files import find_activation_errors
+    from engine.providers.files import find_scores
+
+    errors, weight = find_activation_errors(structure, args.scheme), find_scores(structure).get("weight-error")
+    inputs = {name: {int(b): e for b, e in row.items()} for name, row in errors.layers.items()} if errors else {}
+    made = controls(problem, weight.layers if weight else {}, inputs, args.draws, args.seed)
+    return {name: make for name, make in made.items() if name != args.method}
 
 
 def _offered(args: argparse.Namespace, structure: Any, scores: Any) -> tuple[Any, Any]:

@@ -123,6 +123,13 @@ class Structure:
         """Layers that have an option of their own (no tied copies), in execution order."""
         return tuple(layer for layer in self.layers if not layer.tie)
 
+    @property
+    def unexecuted(self) -> frozenset[str]:
+        """Choices that no call of the denoiser executes in any of their copies; none where there is no graph."""
+        seen = {node.layer for node in self.nodes if node.kind is NodeKind.WEIGHT}
+        alive = {layer.choice for layer in self.layers if layer.name in seen}
+        return frozenset(x.name for x in self.choices if x.name not in alive) if seen else frozenset()
+
     def level(self, level: str) -> tuple[Block, ...]:
         """All blocks of one level, in execution order."""
         return tuple(sorted((b for b in self.blocks if b.level == level), key=lambda b: b.order))

@@ -128,8 +128,8 @@ def check(structure: Structure, recipe: Recipe, *, transfer: bool = False) -> No
     """Refuse a recipe that does not fit this model.
 
     Raises:
-        RecipeError: it names unknown layers, options a layer cannot take, or another model
-            (identity alone may be overridden by `transfer`).
+        RecipeError: it names unknown layers, options a layer cannot take, activation bits on a layer that is never
+            executed, or another model (identity alone may be overridden by `transfer`).
     """
     known = {layer.name: layer for layer in structure.choices}
     unknown = [name for name in [*recipe.options, *recipe.activations, *recipe.weights] if name not in known]
@@ -141,6 +141,11 @@ def check(structure: Structure, recipe: Recipe, *, transfer: bool = False) -> No
     for name, option in recipe.options.items():
         if option not in options_for(known[name].kind):
             raise RecipeError(f"{option} cannot be applied to {name}, a {known[name].kind} layer; choose another.")
+    unexecuted = structure.unexecuted
+    unseen = next((name for name in recipe.activations if name in unexecuted), None)
+    if unseen is not None:
+        raise RecipeError(f"The recipe gives activation bits to {unseen}, which no call of the denoiser executes, so "
+                          f"it has no inputs to quantize; take it out of the activations.")
     idle = next((name for name in recipe.weights if recipe.option(name).is_untouched), None)
     if idle is not None:
         raise RecipeError(f"The recipe takes the weight of {idle} from a weight set but leaves the layer untouched; "

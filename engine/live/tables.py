@@ -28,6 +28,10 @@ from engine.core.places import assets_dir, cache_dir, model_stem
 from engine.live.tableheads import FOLDER, KIND, SUFFIX, VERSION
 from engine.quant.activation import StaticTable
 
+SPAN = 1000.0  # training steps of the schedules at hand, unless timesteps are shares of them
+EDGE = 1 / 20
+WIDEST = 0.4  # what five steps can leave out before their first and after their last, shifted flow schedules included
+
 
 @dataclass(frozen=True, eq=False)
 class ActivationTables:
@@ -72,15 +76,33 @@ class ActivationTables:
         """The group of one timestep.
 
         Raises:
-            InputError: it lies outside of what was calibrated by more than the widest gap between two timesteps.
+            InputError: it lies outside of what was calibrated by more than `slack`, or outside of any schedule.
         """
-        gaps = [a - b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)]
         high, low = self.timesteps[0], self.timesteps[-1]
-        if gaps and not low - max(gaps) <= timestep <= high + max(gaps):
+        below, above = self.slack
+        if not low - below <= timestep <= high + above:
             raise InputError(f"The activation tables were calibrated for timesteps {high:g} to {low:g}, and this "
                              f"schedule asks for {timestep:g}; choose the scheduler they were made with, or calibrate "
-                             f"again.")
+                             f"again with more steps.")
         return sum(timestep < edge for edge in self.edges)
+
+    @functools.cached_property
+    def slack(self) -> tuple[float, float]:
+        """How far below and above the calibrated timesteps the tables still serve.
+
+        As far as their widest gap, because the same scheduler with more steps begins earlier and ends later by less
+        than one of its former steps; the way from the last timestep to zero is such a step as well. But never further
+        than `WIDEST` of the training schedule, nor out of it by more than `EDGE`; `EDGE` where a single timestep shows
+        no gap.
+        """
+        high, low = self.timesteps[0], self.timesteps[-1]
+        span = 1.0 if high <= 1 else max(SPAN, high)  # flow models may count in shares of it
+        edge = EDGE * span
+        gaps = [a - b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)]
+        if not gaps:
+            return edge, edge
+        below, above = (min(gap, WIDEST * span) for gap in (max(*gaps, low), max(gaps)))
+        return max(edge, min(below, low + edge)), max(edge, min(above, span - high + edge))
 
     @functools.cached_property
     def id(self) -> str:

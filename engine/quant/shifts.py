@@ -37,8 +37,24 @@ class Votes:
 
 
 def shift_room(weight_bits: int, operand_bits: int = 8) -> int:
-    """The largest D for which a weight code minus its zero point fits a signed operand: (2^b - 1) 2^D < 2^(n - 1)."""
+    """The largest D for which a weight code minus its zero point fits a signed operand: (2^b - 1) 2^D < 2^(n - 1).
+
+    For zero points on the grid, 0 <= z_w <= 2^b - 1; of weights at hand, `code_room` knows better.
+    """
     return max(0, min(MAX_SHIFT, operand_bits - 1 - weight_bits))
+
+
+def code_room(centred: Tensor, operand_bits: int = 8) -> int:
+    """The largest D for which these weights fit a signed operand: max |p - z_w| 2^D < 2^(n - 1), 0 where none does.
+
+    A channel whose weights have one sign has its zero point off the grid, so that p - z_w may be far from zero.
+
+    Args:
+        centred: codes minus zero points, whole numbers of any shape.
+        operand_bits: n.
+    """
+    largest = int(centred.abs().max()) if centred.numel() else 0
+    return max((d for d in range(MAX_SHIFT + 1) if largest << d < 2 ** (operand_bits - 1)), default=0)
 
 
 def sample_errors(x: Tensor, axis: int, step: Tensor, zero: Tensor, bits: int, max_shift: int = MAX_SHIFT) -> Tensor:

@@ -131,6 +131,7 @@ def test_heads_of_tables_are_read_without_them(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "activations" / f"x-{structure.identity[:8]}.000000000000.activations.safetensors").write_bytes(b"junk")
     heads = find_heads(structure)
     data = inputs_data(structure, heads, None, {}, None)
+    assert data["widths"] == [4, 5, 6, 7, 8]  # every width there is
     assert list(heads) == [made.id] and set(data["static"]) == {first.name, second.name}
     settings = {}
     for layer in (first, second):

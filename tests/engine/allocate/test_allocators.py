@@ -9,7 +9,7 @@ import pytest
 from allocation_cases import BITS, U3, U4, brute_force, scores, structure
 
 from engine.allocate.allocators import ALLOCATORS, Settings, allocate, sweep
-from engine.allocate.baselines import best_of_random, cumulative_plan, threshold, uniform, uniforms
+from engine.allocate.baselines import best_of_random, cumulative_plan, error_only, threshold, uniform, uniforms
 from engine.allocate.faithful import argmax
 from engine.allocate.knapsack import knapsack
 from engine.allocate.path import lagrangian, lagrangian_path
@@ -77,6 +77,19 @@ def test_knapsack_wins_over_every_other_allocator_by_its_own_scores() -> None:
     assert costs["knapsack"] < costs["uniform"]
     assert costs["knapsack"] < 0.5 * costs["random"]
     assert costs["lagrangian"] <= 1.05 * costs["knapsack"]
+
+
+def test_errors_alone_choose_and_the_scores_judge() -> None:
+    made = structure(8)
+    problem = layer_problem(made, scores(made, 1), int(0.25 * full_bytes(made)), Limits(keep_untouched=False))
+    errors = scores(made, 2)
+    answer, own = error_only(problem, errors.layers), layer_problem(made, errors, problem.budget_bytes,
+                                                                    Limits(keep_untouched=False))
+    assert answer.recipe.options == knapsack(own).recipe.options and answer.bytes <= problem.budget_bytes
+    assert answer.cost == pytest.approx(sum(u.costs[i] for u, i in zip(problem.units, answer.picks, strict=True)))
+    assert answer.cost > knapsack(problem).cost
+    with pytest.raises(InputError, match="is not known"):
+        error_only(problem, {})
 
 
 def test_tied_copies_count_twice() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from allocation_cases import scores, structure
 
-from engine.allocate.pair_controls import linear_pairs, random_pairs, uniform_pairs
+from engine.allocate.pair_controls import controls, linear_pairs, random_pairs, uniform_pairs
 from engine.allocate.pairs import (
     ActivationChoices,
     PairProblem,
@@ -111,6 +111,30 @@ def test_controls_keep_the_budgets_and_lose(share: float | None, bops: float | N
         assert fits_budgets(problem, answer.picks)
         assert answer.cost >= best.cost * (1 - 1e-6)
     assert random_pairs(problem, 20, 1).picks == random_pairs(problem, 20, 1).picks
+
+
+@pytest.mark.parametrize(("share", "bops"), [(0.24, None), (0.3, 0.06)])
+def test_every_control_is_the_best_by_what_it_knows(share: float, bops: float | None) -> None:
+    """By its own prices no other recipe is better; by the problem's none beats the best."""
+    problem = case(9, 5, share, bops)
+    rng = np.random.default_rng(9)
+    names = [n for u in problem.units for n in u.layers]
+    weights = {n: {f"uaq-{b}": float(rng.uniform(1, 9)) * 4.0**-b for b in (2, 4, 6)} for n in names}
+    inputs = {n: {b: float(rng.uniform(1, 9)) * 4.0**-b for b in WIDTHS} for n in names}
+    made = {name: make() for name, make in controls(problem, weights, inputs, 20).items()}
+    assert list(made) == ["uniform", "random", "size-only", "mpq-flat", "weight-error"]
+    best = solve_pairs(problem, relative_gap=1e-6)
+    assert all(fits_budgets(problem, a.picks) and a.cost >= best.cost * (1 - 1e-6) for a in made.values())
+
+    def error(picks: tuple[int, ...]) -> float:
+        return sum(weights[u.layers[0]][str(u.candidates[i].options[0])]
+                   + inputs[u.layers[0]][u.candidates[i].inputs[0].bits]  # type: ignore[union-attr]
+                   for u, i in zip(problem.units, picks, strict=True))
+
+    assert all(error(made["weight-error"].picks) <= error(a.picks) * (1 + 1e-3) for a in (best, *made.values()))
+    assert made["weight-error"].cost > best.cost * 1.001  # it knows something else
+    with pytest.raises(InputError, match=r"weight error of .* is not known"):
+        controls(problem, {}, inputs)["weight-error"]()
 
 
 def test_the_published_program_is_bang_bang_in_both() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.bench.acceptance import THETA, agreement_rows, stability_rows
+from engine.bench.acceptance import LEARNED, THETA, absent, agreement_rows, stability_rows
 from engine.calibrate.orthogonality import Orthogonality, find_orthogonality
 from engine.core.errors import InputError
 from engine.core.graph import Structure
@@ -54,6 +54,14 @@ def test_an_importance_that_is_the_damage_agrees_with_it(shipped: Shipped) -> No
     rows = [r for r in agreement_rows(structure, planted, scores["weight-error"], scores)
             if (r["measured"], r["option"], r["level"], r["score"]) == ("measured", option, "layers", THETA)]
     assert float(rows[0]["Spearman"].split()[0]) > 0.95
+
+
+def test_scores_that_a_model_lacks_are_named_and_an_anchored_predictor_is_none_of_them(shipped: Shipped) -> None:
+    structure, found, scores = shipped
+    compared = {row["score"] for row in agreement_rows(structure, found, scores["weight-error"], scores)}
+    assert absent(scores) == [] and set(LEARNED) <= compared and "predictor" in scores and "predictor" not in compared
+    assert absent({n: s for n, s in scores.items() if n != "gnn-block"}) == ["gnn-block"]
+    assert absent(find_scores(read_structure("emoji-dit"))) == list(LEARNED)
 
 
 def test_without_measured_damage_there_is_nothing_to_agree_with(shipped: Shipped) -> None:

@@ -19,7 +19,7 @@ from engine.models.structure import read_structure
 from engine.models.tiny import TINY
 
 # Tables whose rows are compared by quality, each with its own: there is no one ratio to name.
-TABLES = {"dmq", "mpq", "lengths", "acceptance", "families", "exports"}
+TABLES = {"dmq", "mpq", "composition", "lengths", "acceptance", "families", "exports"}
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,33 @@ def test_calibrate_writes_a_recipe(method: str, home: Path, tmp_path: Path, caps
     assert find_scores(structure)["outliers"].layers
 
 
+def test_what_could_not_be_calibrated_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel that is always zero, and a layer of which no call shows an input."""
+    from engine.calibrate.ranges import _Stream
+
+    with quiet(), torch.no_grad():
+        pipeline = TINY["ddpm"]()
+        name, norm = next((n, m) for n, m in pipeline.unet.named_modules() if n.endswith("norm2"))
+        norm.weight[3] = norm.bias[3] = 0  # and SiLU keeps zero
+        pipeline.save_pretrained(tmp_path / "dead")
+    dead, unseen = name.replace("norm2", "conv2"), name.replace("norm2", "conv1")
+    take = _Stream.take
+    monkeypatch.setattr(_Stream, "take", lambda self, x, v: None if x.name == unseen else take(self, x, v))
+    words = ["calibrate", str(tmp_path / "dead"), "--method", "les", "--preset", "W4A6", "--out",
+             str(tmp_path / "made.json"), "--directory", str(tmp_path / "work"), *SHORT]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    recipe = load_recipe(tmp_path / "made.json")
+    assert found["dead_channels"] == {dead: 1} and found["never_executed"] == found["inputs_left"] == [unseen]
+    assert unseen in recipe.options and unseen not in recipe.activations
+    assert sum(map(len, found["not_scaled"].values())) + found["scaled"] == found["layers"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert f"zero in every step, 1 in all (layers: 1): {dead}\n" in text and "no scaling, because " in text
+    assert f"no range of them was seen (layers: 1): {unseen}\n" in text
+
+
 def test_an_allocation_instead_of_a_preset(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = tmp_path / "a.json", tmp_path / "b.json"
     assert main(["allocate", str(home), "--bits", "5", "--method", "uniform", "--out", str(first)]) == 0

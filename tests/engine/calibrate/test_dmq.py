@@ -32,9 +32,10 @@ from engine.live.weightsets import weight_set_path
 from engine.models.quiet import quiet
 from engine.models.tiny import TINY
 from engine.quant.activation import simulate, static_parameters
-from engine.quant.integer import integer_input, integer_layer, simulated_layer
+from engine.quant.integer import integer_input, integer_layer, simulated_layer, weight_codes
 from engine.quant.qweight import TAU
 from engine.quant.scaling import unfold
+from engine.quant.shifts import code_room
 
 PLAN = DmqPlan(LesPlan(iterations=12, checks=3), RoundingPlan(iterations=12, batch=4),
                shifts=ShiftPlan(kappa=0.4, votes=8, tested=False), groups=3, rows=RowsPlan(count=12, held=0.25),
@@ -150,6 +151,28 @@ def test_calibrated_layers_run_in_whole_numbers(model: Model, made: Calibrated) 
         expected = simulated_layer(seen, dense, layer.kind, None, **how)
         assert (found.values - expected).abs().max() <= 1e-6 * expected.abs().max()
         assert found.accumulator < 2**31 and found.operand < 2**7
+
+
+def test_shifted_weights_fit_eight_bits_even_where_a_channel_has_one_sign(tmp_path: Path) -> None:
+    """One skip convolution has an output channel of large positive weights, another one that leaves a little room."""
+    with quiet(), torch.no_grad():
+        pipeline = TINY["ddpm"]()
+        skips = [m for n, m in pipeline.unet.named_modules() if n.endswith("conv_shortcut")]
+        for skip, offset in zip(skips, (50.0, 1.0), strict=False):
+            skip.weight[0] = skip.weight[0].abs() + offset * skip.weight.abs().max()
+        pipeline.save_pretrained(tmp_path / "signed")
+    model = open_model(tmp_path / "signed", store=tmp_path / "store")
+    plan = replace(PLAN, scaling=None, rounding=None, shifts=ShiftPlan(kappa=0.0, votes=8, tested=False))
+    found = run(model, plan, tmp_path / "work")
+    assert found.tables is not None and len(found.shifts) >= 3
+    deepest = {}
+    for name, chosen in found.shifts.items():
+        codes = weight_codes(model.store.load(name, Option("uaq", 4)))
+        deepest[name] = int(chosen.shifts.max())
+        assert deepest[name] == 0 or int(codes.abs().max()) << deepest[name] < 2**7
+        assert chosen.accepted == found.recipe.activations[name].shifted == (code_room(codes) > 0)
+    assert {0, 3} < set(deepest.values()), "one layer is refused, one is narrowed, the others are as they were"
+    model.close()
 
 
 def test_runs_share_what_they_have_in_common(model: Model, made: Calibrated, place: Path) -> None:

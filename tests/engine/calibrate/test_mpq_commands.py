@@ -44,11 +44,11 @@ def test_from_scores_to_a_pair_recipe(home: str, tmp_path: Path, capsys: pytest.
                     "6", "--partial", str(tmp_path / "run"), "--out", str(tmp_path / "auto.json"))
     assert float(searched["about"]["beta"]) in BETAS
 
-    answers = {m: said(capsys, "allocate", home, "--bits", "5", "--method", m, "--beside", "--quantize-all")
+    answers = {m: said(capsys, "allocate", home, "--bits", "5", "--method", m, "--quantize-all")
                for m in ("mpq-diff", "mpq-diff-useful")}
     assert all(a["bytes"] <= a["budget_bytes"] for a in answers.values())
     beside = {row["method"]: row["damage"] for row in answers["mpq-diff-useful"]["beside"]}
-    assert {"uniform", "size-only", "random", "mpq-flat", "mpq-projection"} <= set(beside)
+    assert {"uniform", "size-only", "random", "mpq-flat", "mpq-projection", "weight-error"} == set(beside)
     assert answers["mpq-diff-useful"]["damage"] <= min(beside.values()) * (1 + 1e-3)
 
     pairs = ["--bits", "5", "--activations", "8", "6", "4", "--bops", "2.6%"]  # of 32 x 32 bits
@@ -58,10 +58,14 @@ def test_from_scores_to_a_pair_recipe(home: str, tmp_path: Path, capsys: pytest.
     out = tmp_path / "pair.recipe.json"
     best = said(capsys, "allocate", home, "--method", "mpq-diff-useful", *pairs, "--out", str(out))
     assert best["bops"] <= best["budget_bops"] and best["slack_bytes"] >= 0
+    controls = {row["method"]: row["damage"] for row in best["beside"]}
+    assert {"uniform", "size-only", "random", "mpq-flat", "weight-error"} == {*controls, *best["beside_left_out"]}
+    assert best["damage"] <= min(controls.values()) * (1 + 1e-3)
     recipe = load_recipe(out)
     assert recipe.activations and len({a.bits for a in recipe.activations.values()}) > 1
     for method in ("mpq-diff", "uniform", "random", "size-only", "knapsack"):
         other = said(capsys, "allocate", home, "--method", method, *pairs, "--provider", "orthogonality")
+        assert ("beside" in other) == (method == "mpq-diff")
         assert other["bops"] <= other["budget_bops"], method
     pinned = said(capsys, "allocate", home, "--method", "mpq-diff-useful", "--bits", "6", "--exclude", "first-last",
                   "--out", str(out))

@@ -21,6 +21,7 @@ from engine.live.generate import pictures
 from engine.live.macs import layer_macs
 from engine.live.model import Model
 from engine.live.request import Request
+from engine.live.schedules import other_scheduler
 
 
 def last(events: Any) -> Any:
@@ -139,3 +140,31 @@ def test_macs_are_weights_times_positions(unet: Model) -> None:
     key = next(x for x in unet.structure.layers if x.name.endswith("attn2.to_k"))
     tokens = 77  # as the pipeline pads them
     assert macs[key.name] == key.weights * tokens and macs[query.name] % query.weights == 0
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", pytest.param("pixart-alpha", marks=pytest.mark.slow), "ddpm"])
+@pytest.mark.parametrize("calibrated", [5, 20])
+def test_tables_serve_five_to_fifty_steps_of_their_scheduler(tiny_model: Callable[[str], Model], name: str,
+                                                             calibrated: int) -> None:
+    model = tiny_model(name)
+    found: Captured = last(capture(model, CapturePlan(images=1, steps=calibrated)))
+    layer = model.structure.choices[0].name
+    tables = last(collect_ranges(model, found, layers=[layer])).tables()
+    model.add_tables(tables)
+    recipe = Recipe(model_ref(model.structure), {}, {layer: tables.setting(layer, 8)})
+    for steps in {5, 50} - {calibrated}:
+        request = Request(prompts=("x",), steps=steps)
+        assert other_scheduler(model, recipe, request) == ""
+        with applied(model, recipe):
+            assert np.isfinite(pictures(model, request, exact=True)[0].exact).all()
+
+
+def test_another_scheduler_is_told(unet: Model, captured: Captured) -> None:
+    tables = last(collect_ranges(unet, captured)).tables()
+    unet.add_tables(tables)
+    layer = unet.structure.choices[0].name
+    recipe = Recipe(model_ref(unet.structure), {}, {layer: tables.setting(layer, 8)})
+    request = Request(prompts=("x",), steps=2, scheduler="EulerDiscreteScheduler")
+    sentence = other_scheduler(unet, recipe, request)
+    assert "calibrated with DDIMScheduler, and EulerDiscreteScheduler draws" in sentence and sentence.count(".") == 1
+    assert other_scheduler(unet, Recipe(recipe.model, {}, {layer: Activation(8)}), request) == ""

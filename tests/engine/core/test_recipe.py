@@ -173,6 +173,21 @@ def test_activations_round_trip_and_change_the_hash() -> None:
         check(S, recipe.with_activations({"nowhere": Activation(8)}))
 
 
+def test_a_layer_that_is_never_executed_has_no_inputs_to_quantize() -> None:
+    name = S.choices[0].name
+    recipe = uniform_bits(S, 4).with_activations({name: Activation(8)})
+    blind = replace(S, nodes=())  # without an operation graph nothing is known of it
+    assert S.unexecuted == blind.unexecuted == frozenset()
+    check(S, recipe)
+    check(blind, recipe)
+    copies = {x.name for x in S.layers if x.choice == name}
+    cut = replace(S, nodes=tuple(n for n in S.nodes if n.layer not in copies))
+    assert cut.unexecuted == {name}
+    check(cut, recipe.with_activations({name: None}))
+    with pytest.raises(RecipeError, match=rf"bits to {name}, which no call of the denoiser executes"):
+        check(cut, recipe)
+
+
 @pytest.mark.parametrize(("value", "words"), [
     ({"bits": 3, "scheme": "token"}, "4 to 8 bits, not 3"),
     ({"bits": 16, "scheme": "token"}, "leave the layer out"),

@@ -174,6 +174,29 @@ def test_context_groups() -> None:
         merged_groups(STEPS, 0)
 
 
+def schedule(*timesteps: float) -> ActivationTables:
+    return ActivationTables("m", timesteps, tuple(range(len(timesteps))), {})
+
+
+@pytest.mark.parametrize(("calibrated", "served", "refused"), [
+    ((999,), (1000, 950), (5000, 940, 1, 1051)),  # one timestep shows no gap: a twentieth of the schedule
+    ((1,), (1,), (980, 51)), ((0.9,), (0.95, 0.86), (0.8, 1.0)), ((500,), (550, 450), (600, 0)),
+    ((501, 1), (801, 0), (902, 980, 5000)),  # two steps, leading, serve five and not fifty
+    ((999, 499), (999, 200), (90, 1051, 5000)),
+    ((801, 601, 401, 201, 1), (981, 1, 0), (1002, 1100, 5000)),  # five, leading: any number of steps
+    ((1000, 923, 818, 667, 429), (1000, 58), (20, 1051)),  # five, flow with a shift of 3
+    ((1.0, 0.923, 0.818, 0.667, 0.429), (0.058,), (0.02, 1.06, 58)),  # the same in shares
+    ((951, 901, 851), (999, 500), (1002, 400)),
+])
+def test_how_far_tables_serve(calibrated: tuple[float, ...], served: tuple[float, ...],
+                              refused: tuple[float, ...]) -> None:
+    tables = schedule(*calibrated)
+    assert all(0 <= tables.group(t) < len(calibrated) for t in served)
+    for timestep in refused:
+        with pytest.raises(InputError, match="choose the scheduler they were made with"):
+            tables.group(timestep)
+
+
 def test_tables_round_trip_bit_exact_and_are_found_by_id(unet: Model) -> None:
     layers = unet.structure.layers
     held = {layers[0].name: StaticTable(torch.tensor([-1.0, -0.3]), torch.tensor([2.0, 1 / 3]),

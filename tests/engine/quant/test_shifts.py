@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from engine.core.errors import OptionError
+from engine.core.option import Option
 from engine.quant.activation import affine, simulate
-from engine.quant.shifts import by_error, by_voting, channel_steps, sample_errors, shift_room
+from engine.quant.integer import weight_codes
+from engine.quant.shifts import by_error, by_voting, channel_steps, code_room, sample_errors, shift_room
+from engine.quant.table import quantize
 
 
 def election(votes: list[int], candidates: int = 4) -> Tensor:
@@ -86,6 +89,22 @@ def test_shifts_fit_the_operand() -> None:
         assert room == 0 or (2**bits - 1) << room < 2**7
         assert bits < 8 or room == 0
     assert shift_room(4) == 3 and shift_room(8, 16) == 3
+
+
+@pytest.mark.parametrize(("largest", "room"), [(15, 3), (16, 2), (31, 2), (32, 1), (63, 1), (64, 0), (500, 0)])
+def test_the_room_of_weights_at_hand(largest: int, room: int) -> None:
+    assert code_room(torch.tensor([[3, -largest], [0, 1]])) == code_room(torch.tensor([largest])) == room
+    assert room == 0 or largest << room < 2**7
+
+
+def test_a_channel_of_one_sign_has_its_zero_point_off_the_grid() -> None:
+    weight = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    codes = weight_codes(quantize(weight, Option("uaq", 4)))
+    assert code_room(codes) == shift_room(4) == 3
+    weight[2] = weight[2].abs() + 5 * weight.abs().max()
+    codes = weight_codes(quantize(weight, Option("uaq", 4)))
+    assert int(codes.abs().max()) > 15 and code_room(codes) < 3
+    assert int((codes << code_room(codes)).abs().max()) < 2**7 or code_room(codes) == 0
 
 
 def test_steps_per_channel() -> None:

@@ -1,0 +1,181 @@
+"""`composition`: allocation x weight method x activation scheme, every combination at the bytes of uniform 4 bits.
+
+Any provider's allocation goes with any weight method and any activation scheme: allocation, then scales at each layer's
+bits, then weights, then inputs. Every allocation may take as many bytes as uniform W4 and leaves the same layers in
+full precision, so a row differs from the uniform one of the same treatment in its bits per layer and in nothing else.
+Finished rows are kept, calibration itself is kept by its stages, and the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.allocate.knapsack import knapsack
+from engine.allocate.problem import Limits, layer_problem
+from engine.bench.dmq import BASELINE, COMPLETE, PAIRED, SHOWN, TablePlan, TableRow, difference, kept_row, measured
+from engine.bench.finals import PART, Finals
+from engine.bench.mpq import WIDTHS
+from engine.calibrate.allocation import preset_recipe
+from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
+from engine.core.activation import TOKEN, Activation
+from engine.core.errors import InputError
+from engine.core.graph import Structure
+from engine.core.jsonrecord import to_json
+from engine.core.option import FP16
+from engine.core.places import cache_dir, model_stem
+from engine.core.recipe import Recipe
+from engine.core.record import Scores
+from engine.core.sizes import recipe_bytes
+from engine.live.apply import restore
+from engine.live.cancel import Cancel
+from engine.live.model import Model, open_model
+from engine.providers.files import find_scores
+from engine.providers.partial import Partial
+from engine.providers.progress import Progress
+from engine.providers.prompts import split_of
+from engine.providers.table import completed
+
+WEIGHT_BITS, INPUT_BITS = 4, 6
+UNIFORM = f"uniform W{WEIGHT_BITS}"
+PROVIDERS = {"MPQ-Diff useful": "orthogonality", "measured one at a time": "measured"}  # allocation -> whose scores
+
+
+@dataclass(frozen=True, slots=True)
+class CompositionPlan:
+    """How thoroughly; fields as of `engine.bench.dmq.TablePlan`, but for the rounding, which is shortened further:
+    every allocation has weights of its own to learn.
+
+    Raises:
+        InputError: fewer than two pictures.
+    """
+
+    images: int = 256
+    exclude: str = "dmq"
+    iterations: int = 600
+    rounding_iterations: int = 400
+    capture: int = 64
+    rows: int = 512
+    groups: int = 20
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        self.treatments()  # the table's plan refuses what cannot be
+
+    def treatments(self) -> dict[str, tuple[DmqPlan, bool]]:
+        """Row -> what is calibrated, and whether inputs are quantized."""
+        made = TablePlan(**asdict(self)).ingredients()
+        nearest, rounded, complete = made[BASELINE], made["+ AdaRound"], made[COMPLETE]
+        return {
+            "nearest, full-precision inputs": (nearest, False),
+            f"nearest, online A{INPUT_BITS}": (replace(nearest, scheme=TOKEN), True),
+            f"nearest, static A{INPUT_BITS}": (nearest, True),
+            "AdaRound, full-precision inputs": (rounded, False),
+            f"LES, AdaRound, static A{INPUT_BITS} with PTS": (complete, True),
+        }
+
+
+def allocations(structure: Structure, scores: Mapping[str, Scores], exclude: str) -> dict[str, Recipe]:
+    """Name -> weights of every allocation, none with more bytes than the uniform one.
+
+    Args:
+        structure: of the model.
+        scores: provider -> scores; an allocation whose provider is not among them is left out.
+        exclude: what stays in full precision, a key of `engine.calibrate.allocation.EXCLUSIONS`.
+
+    Raises:
+        InputError: there are no scores of MPQ-Diff, or no such exclusion.
+    """
+    if PROVIDERS["MPQ-Diff useful"] not in scores:
+        raise InputError(f"There are no orthogonality scores of {structure.model}; make them with python -m engine "
+                         f"sensitivity {structure.model} --provider orthogonality.")
+    uniform = preset_recipe(structure, f"W{WEIGHT_BITS}A16", exclude)
+    left = {x.name: FP16 for x in structure.choices if x.name not in uniform.options}
+    limits = Limits(options=WIDTHS, pinned=left, keep_untouched=False)
+    budget = recipe_bytes(structure, uniform.options)
+    found = {UNIFORM: uniform}
+    for name, provider in PROVIDERS.items():
+        if provider in scores:
+            problem = layer_problem(structure, completed(structure, scores, provider), budget, limits)
+            solved = knapsack(problem).recipe
+            kept = {n: o for n, o in solved.options.items() if not o.is_untouched}
+            found[name] = replace(solved, options=kept)
+    return found
+
+
+def table(model: Model, plan: CompositionPlan, scores: Mapping[str, Scores], *, partial: Path | None = None,
+          directory: Path | None = None, cancel: Cancel | None = None) -> Iterator[Progress | TableRow]:
+    """Calibrate and measure every combination; a `TableRow` each (`preset` is the allocation, `row` the treatment),
+    those kept in `partial` at once.
+
+    Args:
+        model: in float32; its recipe is put back at the end.
+        plan: see `CompositionPlan`.
+        scores: provider -> scores of this model.
+        partial: JSON lines with finished rows, kept by the hash of their allocation.
+        directory: where calibration is kept; None is the user's cache.
+        cancel: asked all the time.
+
+    Raises:
+        InputError: there are no scores of MPQ-Diff.
+        StudyError: `partial` belongs to another table.
+        Cancelled: the caller asked for it.
+    """
+    structure = model.structure
+    recipes, idle = allocations(structure, scores, plan.exclude), structure.unexecuted
+    kept = Partial(partial, {"model": structure.identity, "prompts": split_of(model).hash, "part": PART,
+                             "dtype": model.dtype, **to_json(plan)})
+    done = {(r["allocated"], r["row"]): r for r in kept.records}
+    finals = Finals(model, plan.images, plan.steps, cancel)
+    for treatment, (ingredients, quantized) in plan.treatments().items():
+        for name, weights in recipes.items():
+            key = weights.hash, treatment
+            if key not in done:
+                inputs = {n: Activation(INPUT_BITS) for n in weights.options if quantized and n not in idle}
+                for event in calibrate(model, replace(weights, activations=inputs), ingredients, directory=directory,
+                                       cancel=cancel):
+                    if isinstance(event, Progress):
+                        yield replace(event, doing=f"{name}, {treatment}: {event.doing}")
+                    elif isinstance(event, Calibrated):
+                        row = measured(model, finals, name, treatment, event)
+                        done[key] = {**asdict(row), "allocated": weights.hash}
+                        kept.add(done[key])
+                        restore(model)
+            yield kept_row({**{k: v for k, v in done[key].items() if k != "allocated"}, "preset": name})
+
+
+def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+    """The table: a line per row with its metrics, and how it differs, image by image and with 95 % intervals, from
+    uniform bits under the same treatment."""
+    uniform = {r.row: r for r in rows if r.preset == UNIFORM}
+    found = []
+    for row in rows:
+        line: dict[str, Any] = {"treatment": row.row, "allocation": row.preset, "bits": round(row.bits_per_weight, 3),
+                                "GBOPs": round(row.bit_operations / 1e9, 2)}
+        for name, (value, low, high) in row.metrics.items():
+            if name.partition("[")[0] in SHOWN:
+                line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
+        other = uniform.get(row.row) if row.preset != UNIFORM else None
+        for metric in PAIRED:
+            line[f"{metric} against {UNIFORM}"] = difference(row, other, metric)
+        found.append(line)
+    return found
+
+
+def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
+    """The table of a model; `rounds` is how many final pictures each row makes."""
+    live, plan = open_model(model), CompositionPlan(images=rounds)
+    try:
+        scores = find_scores(live.structure)
+        stem = model_stem(live.structure.model, live.structure.identity)
+        place = cache_dir() / "bench" / f"{stem}.composition-{rounds}.jsonl"
+        rows = [e for e in table(live, plan, scores, partial=place) if isinstance(e, TableRow)]
+    finally:
+        live.close()
+    absent = [name for name, provider in PROVIDERS.items() if provider not in scores]
+    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
+            "budget": f"bytes of {UNIFORM}", "layers in full precision": plan.exclude,
+            "iterations of rounding a block (bench dmq has 1500)": plan.rounding_iterations,
+            "left out for want of scores": ", ".join(absent) or "none", "rows": lines(rows)}
