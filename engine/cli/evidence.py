@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from engine.cli.fit import KINDS
 from engine.core.errors import InputError
 
 SAY_EVERY_S = 20.0
@@ -29,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--epochs", type=int, help="of the networks, at most")
     parser.add_argument("--sizes", nargs="*", type=int, metavar="N", help="of the learning curve (default 50 to 400)")
-    parser.add_argument("--kinds", nargs="+", choices=["damage", "anchored", "gnn", "guided"],
+    parser.add_argument("--kinds", nargs="+", choices=KINDS,
                         help="predictors (default: all)")
     parser.add_argument("--timed", type=int, default=6, help="trials that one and two workers are timed on; 0 = none")
     parser.add_argument("--near", type=int, default=0, metavar="N",

@@ -12,7 +12,9 @@ from engine.cli.progress import progress_flag, told
 from engine.cli.table import aligned
 from engine.core.errors import InputError
 
-KINDS = ("damage", "anchored", "gnn", "guided")
+# As words, so that arguments are read without torch; `engine.analysis.fitting.KINDS` are the same as records.
+ADDITIVE, NETWORKS = ("damage", "anchored"), ("gnn", "guided")
+KINDS = ADDITIVE + NETWORKS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +107,7 @@ def _followed(steps: Any, args: argparse.Namespace) -> Any:
     from engine.analysis.training import Epoch
     from engine.analysis.trials import FOLDS
 
-    networks = sum(kind != KINDS[0] for kind in args.kinds)
+    networks = len(set(NETWORKS).intersection(args.kinds))
     fold, before, last = 0, 0, 0
     with tqdm(desc="fitting", unit="epoch", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
         for step in steps:
