@@ -27,6 +27,7 @@ TITLES: dict[str, tuple[str, str]] = {
     "orthogonality": ("Orthogonality (MPQ-Diff)", "importance (theta) times weight error"),
     "orthogonality-linear": ("Importance, linear (MPQ-Diff)", "importance times the bits saved, as published"),
     "outliers": ("Activation outliers (DMQ)", "spread of its inputs over channels"),
+    "cumulative": ("Apple's signal", "latent error once it has joined those that hurt less"),
     "weight-error": ("Weight error", "relative squared error of the weights"),
 }
 

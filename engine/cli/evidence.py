@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     for db in studies:
         if args.near:
             _near(args, db, places, formula)
-        steps = prove(db, places, _scale(args), formula=formula, source=args.model, device=args.device,
-                      trials=args.trials)
+        scale = _measured_already(_scale(args), db, args.model)
+        steps = prove(db, places, scale, formula=formula, source=args.model, device=args.device, trials=args.trials)
         for step in said(steps, db.stem):
             if isinstance(step, dict):
                 found.append(step)
@@ -137,6 +137,29 @@ def _scale(args: argparse.Namespace) -> Any:
     if args.sizes is not None:
         scale = replace(scale, sizes=tuple(args.sizes))
     return scale if not args.kinds else replace(scale, kinds=tuple(Kind(k) for k in args.kinds))
+
+
+def _measured_already(scale: Any, db: Path, model: str) -> Any:
+    """Without Apple's signal where the very same was saved beside the model: those scores are found like all others.
+
+    Raises:
+        StudyError: no study.
+    """
+    from dataclasses import replace
+
+    from engine.models.structure import read_structure
+    from engine.providers.cumulative import PROVIDER
+    from engine.providers.files import find_scores
+    from engine.study.storage import read_study
+
+    if scale.cumulative is None:
+        return scale
+    with read_study(db) as study:
+        name = study.protocol.model
+    saved = find_scores(read_structure(model or name)).get(PROVIDER)
+    wanted = {"images": str(scale.cumulative.images), "steps": str(scale.cumulative.steps)}
+    same = saved is not None and all(saved.about.get(k) == v for k, v in wanted.items())
+    return replace(scale, cumulative=None) if same else scale
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -29,10 +29,14 @@ MODEL = "emoji-unet"
 
 @pytest.fixture(scope="module")
 def decider() -> Decider:
-    """Of measured scores; what a predictor adds has tests of its own."""
+    """Of measured scores (Apple's signal made up); what a predictor adds has tests of its own."""
     structure = read_structure(MODEL)
     found = find_scores(structure)
-    return Decider(structure, {k: v for k, v in found.items() if k.startswith(("measured", "weight-error"))})
+    signal = {name: {o: d for o, d in row.items() if o.startswith("kmeans_a")}
+              for name, row in found["weight-error"].layers.items()}
+    cumulative = Scores("cumulative", structure.identity, "latent error over squared peak", signal)
+    return Decider(structure, {k: v for k, v in found.items() if k.startswith(("measured", "weight-error"))}
+                   | {"cumulative": cumulative})
 
 
 def test_the_shipped_predictor_is_what_decides_first() -> None:
@@ -49,6 +53,18 @@ def test_the_shipped_scores_are_offered_and_every_allocator_that_has_what_it_nee
     assert {"uniform", "size-only", LIVE} <= {n for _, n in blind.allocators(BLIND)}
     assert not {"knapsack", "weight-error", "measured-greedy"} & {n for _, n in blind.allocators(BLIND)}
     assert json.loads(blind.plan(BLIND))["gauge"]["title"] == ""
+
+
+def test_what_is_not_on_offer_says_how_to_get_it(decider: Decider) -> None:
+    without = Decider(decider.structure, {k: v for k, v in decider.scores.items() if k != "cumulative"})
+    assert "threshold" not in {n for _, n in without.allocators("measured")}
+    with pytest.raises(InputError, match="make them with sensitivity emoji-unet --provider cumulative"):
+        without.solve("measured", "threshold", without.budget("4 bits"), {})
+    assert "`sensitivity emoji-unet --provider cumulative`" in without.missing()
+    assert "cumulative" not in decider.missing() and "--provider orthogonality`" in decider.missing()
+    # On whatever scores are chosen, the rule goes by its own signal: palettes only.
+    found = decider.solve("measured", "threshold", decider.budget("4 bits"), {}).allocation.recipe.options
+    assert {o.method for o in found.values() if not o.is_untouched} == {"kmeans_a"}
 
 
 @pytest.mark.parametrize("allocator", ["lagrangian", "uniform", "threshold", "measured-greedy", "faithful"])

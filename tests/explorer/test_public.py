@@ -104,7 +104,7 @@ def test_study_files_it_does_not_offer(tmp_path: Path) -> None:
     assert "trials" in studying(held).viewed(view(held), offered, None, "psnr")["about"]
 
 
-@pytest.mark.parametrize("provider", ["orthogonality", "outliers", "activation-error"])
+@pytest.mark.parametrize("provider", ["orthogonality", "outliers", "activation-error", "cumulative"])
 def test_measurements(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held = handlers()
     monkeypatch.setattr(held.context.worker, "submit", Idle().start)
