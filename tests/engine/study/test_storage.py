@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fake_bench import environment, protocol, structure
 from engine.core.errors import StudyError
 from engine.core.option import FP16, Option
 from engine.study.export import export
+from engine.study.protocol import trial_key
 from engine.study.sampling import PRESETS, Draw, draw
 from engine.study.storage import open_study, read_study
 from engine.study.trial import Measured, Measurement, State
@@ -48,6 +50,19 @@ def test_round_trip(tmp_path: Path) -> None:
         with pytest.raises(StudyError, match="per image"):
             study.per_image("kd")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.sqlite"]  # no log and no lock left behind
+
+
+def test_recipes_and_keys_agree_when_what_waits_is_drawn_anew(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.sqlite", done=1)
+    # The three that wait are dealt anew: two change places, one becomes what is measured already.
+    anew = [DRAWS[0], *(replace(d, number=n) for d, n in ((DRAWS[2], 1), (DRAWS[1], 2), (DRAWS[0], 3)))]
+    with open_study(path, protocol()) as study:
+        todo = study.plan(anew, structure(), 1)
+        assert [t.options for t in todo] == [DRAWS[2].options, DRAWS[1].options]
+        assert study.counts()[State.DONE] == 1 and study.counts()[State.WAITING] == 2
+        for trial in study.trials(None):
+            assert trial.key == trial_key(protocol(), environment(), trial.options)
+        assert study.plan(anew, structure(), 1) == todo
 
 
 def test_untouched_layers_come_back_as_fp16(tmp_path: Path) -> None:
