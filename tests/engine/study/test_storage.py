@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dump import CHILD_PATH
 from fake_bench import environment, protocol, structure
 
 from engine.core.errors import StudyError
@@ -63,6 +67,28 @@ def test_recipes_and_keys_agree_when_what_waits_is_drawn_anew(tmp_path: Path) ->
         for trial in study.trials(None):
             assert trial.key == trial_key(protocol(), environment(), trial.options)
         assert study.plan(anew, structure(), 1) == todo
+
+
+INSIDE = """
+import sys
+from pathlib import Path
+from engine.study.schema import writer_lock
+file, inside = Path(sys.argv[1]), Path(sys.argv[1] + ".inside")
+for _ in range(40):
+    with writer_lock(file, wait_s=60):
+        inside.touch(exist_ok=False)  # somebody else is in: this fails
+        inside.unlink()
+"""
+
+
+def test_those_who_wait_for_a_lock_take_turns(tmp_path: Path) -> None:
+    """Whoever ends removes the lock's file, which others have open and wait for."""
+    command = [sys.executable, "-c", INSIDE, str(tmp_path / "store")]
+    env = {**os.environ, "PYTHONPATH": CHILD_PATH}
+    running = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ended = [process.communicate(timeout=100)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 4, "\n".join(ended)
+    assert not list(tmp_path.iterdir())
 
 
 def test_untouched_layers_come_back_as_fp16(tmp_path: Path) -> None:
