@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ from engine.providers.table import damage_table
 from explorer.decide import BLIND, LIVE, Decider, pins_of
 from explorer.forecasts import shown
 from explorer.gauge import Gauge, extrapolated, gauge_of, page_table
-from explorer.insight import by_block_figure, by_role_figure, chosen_figure
+from explorer.insight import by_block_figure, by_role_figure, chosen_figure, left_out, scored_options
 from explorer.overlays import overlay_data
 from explorer.pareto import allocated, axis_of, baselines, judged, measured, pareto_figure, recipe_of, uniforms
 from explorer.studies import Measured, find_studies, measured_of
@@ -190,6 +191,28 @@ def test_insight_charts_hold_every_weight_once(decider: Decider) -> None:
     roles, blocks = (f(decider.structure, scores, "uaq-3", "u") for f in (by_role_figure, by_block_figure))
     count = sum(1 for x in decider.structure.choices if scores.layers[x.name].get("uaq-3", 0) > 0)
     assert sum(len(t.y) for t in roles.data) == sum(len(t.y) for t in blocks.data) == count
+
+
+def test_insight_says_what_it_leaves_out_and_any_option_can_be_drawn(decider: Decider) -> None:
+    choices = decider.structure.choices
+    rows = {x.name: {"uaq-3": -0.1 if i == 0 else 0.0 if i == 1 else 1.0, **({} if i < 5 else {"uaq-4": 0.5})}
+            for i, x in enumerate(choices)}
+    scores = Scores("measured", decider.structure.identity, "u", rows)
+    assert scored_options(scores) == ["uaq-3", "uaq-4"]
+    figure = by_role_figure(decider.structure, scores, "uaq-3", "u")
+    assert sum(len(t.y) for t in figure.data) == len(choices) - 2
+    said = left_out(decider.structure, scores, "uaq-3")
+    assert said.startswith(f"Not drawn: 2 of {len(choices)} layers do no harm") and "no score" not in said
+    assert left_out(decider.structure, scores, "uaq-4") == "Not drawn: 5 have no score at this option."
+    assert left_out(decider.structure, decider.scores["weight-error"], "uaq-4") == ""
+
+
+def test_overlays_carry_what_no_trial_supports_at_any_option(decider: Decider) -> None:
+    first, second = (x.name for x in decider.structure.choices[:2])
+    about = {"extrapolated_options": json.dumps({first: ["uaq-3", "uaq-8"], second: []})}
+    scores = replace(decider.scores["measured"], about=about)
+    made = overlay_data(decider.structure, {"measured": scores}, "measured", "ember")
+    assert made["unsupported"] == {first: ["uaq-3", "uaq-8"]} and first not in made["hatched"]
 
 
 def test_the_page_predicts_by_the_predictor_where_one_was_fitted(decider: Decider) -> None:
