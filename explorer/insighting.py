@@ -32,12 +32,12 @@ class Insighting:
         do not know it); nothing while the tab is not in sight."""
         p = self.panel
         if state is None or not seen:
-            hidden = gr.update(visible=False)
-            return {p.title: "", p.option: hidden, p.roles: hidden, p.blocks: hidden}
+            return {p.title: gr.skip()}
         model = self.wiring.handlers.context.model(state.model)
         name = shown_provider(model, state.overlay)
         if not name:
-            return {p.title: "", p.option: gr.update(visible=False), p.roles: gr.update(visible=False), p.blocks: gr.update(visible=False)}
+            hidden = gr.update(visible=False)
+            return {p.title: "", p.option: hidden, p.roles: hidden, p.blocks: hidden}
         scores = model.backend.scores[name]
         known = scored_options(scores)
         option = wanted if wanted in known else reference(scores)
