@@ -12,11 +12,12 @@ from engine.advisor import Forecast
 from engine.core.errors import InputError
 from engine.core.option import Option, parse_option
 from engine.core.recipe import uniform
-from engine.core.record import Scores
+from engine.core.record import FEATURES, Scores
 from engine.core.sizes import bits_per_weight, full_bytes, recipe_bytes
 from engine.models.structure import read_structure
 from engine.providers.files import find_scores
 from engine.providers.table import damage_table
+from explorer.blockpanel import feature_line
 from explorer.decide import BLIND, LIVE, Decider, pins_of
 from explorer.forecasts import shown
 from explorer.gauge import Gauge, extrapolated, gauge_of, page_table
@@ -207,6 +208,18 @@ def test_insight_says_what_it_leaves_out_and_any_option_can_be_drawn(decider: De
     assert left_out(decider.structure, decider.scores["weight-error"], "uaq-4") == ""
 
 
+def test_the_block_panel_says_which_features() -> None:
+    features = {"uaq-3": {"a": {"error": 3.0, "bits": 0.5}, "b": {"error": 3.0, "bits": -1.5}, "c": {"method": 9.0}}}
+    rows = {n: {"uaq-3": 1.0} for n in "abc"}
+    plain = Scores("measured", "", "", rows)
+    knows = Scores("attribution-saliency", "", "", rows, about={FEATURES: json.dumps(features)})
+    scores = {"measured": plain, knows.provider: knows}
+    assert feature_line(scores, "measured", ["a", "b", "a"]) == [
+        "Which features, by attribution (saliency) at uaq-3: weight error 86 %, bits 14 % (better)."]
+    assert feature_line(scores, "measured", ["c"])[0].endswith("method 100 %.")
+    assert feature_line(scores, "measured", ["d"]) == feature_line({"measured": plain}, "", ["a"]) == []
+
+
 def test_overlays_carry_what_no_trial_supports_at_any_option(decider: Decider) -> None:
     first, second = (x.name for x in decider.structure.choices[:2])
     about = {"extrapolated_options": json.dumps({first: ["uaq-3", "uaq-8"], second: []})}
@@ -227,7 +240,7 @@ def test_the_page_predicts_by_the_predictor_where_one_was_fitted(decider: Decide
     assert measured_table.provider == "measured" and (plain.title, plain.learned) == ("PSNR", False)
     assert page_table(decider.structure, {})[1].title == ""
     overlay = overlay_data(decider.structure, {"predictor": learned}, "predictor", "ember")
-    assert overlay["mark"] == "extrapolated" and {first.name, first.block} <= set(overlay["hatched"])
+    assert overlay["mark"] == "" and overlay["unsupported"] == {first.name: ["uaq-3"]}
     assert len(overlay["hatched"]) < 5
 
 
