@@ -21,6 +21,10 @@ from explorer.wording import megabytes
 BINS = 80
 FEW = 2
 ATTRIBUTION = "attribution-"
+# Columns of a node's row, see `engine.analysis.features`.
+FEATURE_TITLES = {"method": "method", "bits": "bits", "reduction": "bytes saved", "error": "weight error",
+                  "damage": "fitted damage"}
+LEAST_SHARE = 0.005
 SAMPLED = 2_000_000
 WEIGHT_ERROR = "weight-error"  # known for every option, so it is what is drawn where nothing else is
 NOTHING = "Select a block in the graph to see its layers, its weights and what each option does to it."
@@ -76,6 +80,7 @@ def describe(model: OpenModel, state: ViewState, layers: list[Layer]) -> str:
         f"Now {megabytes(now)}, {8 * now / weights:.2f} stored bits per weight: "
         + ", ".join(f"{n} × {o}" for o, n in mix.most_common(4)) + ".",
         *rank_line(model, state),
+        *feature_line(model.backend.scores, state.overlay, [x.choice for x in layers]),
     ]
     return "\n\n".join(lines)
 
@@ -97,6 +102,28 @@ def rank_line(model: OpenModel, state: ViewState) -> list[str]:
             share = attributed(values, ranked, chosen[0]) if name.startswith(ATTRIBUTION) else ""
             said.append(f"{title}: {ranked.index(chosen[0]) + 1} of {len(ranked)}{share}")
     return [f"Most fragile rank: {'; '.join(said)}."] if said else []
+
+
+def feature_line(scores: Mapping[str, Scores], overlay: str, choices: list[str]) -> list[str]:
+    """Which features of the selected layers the network's attribution blames: shares of its size, largest first.
+
+    The overlay's attribution is asked, else the first that knows features.
+    """
+    known = [name for name in sorted(scores, key=lambda n: n != overlay) if scores[name].features]
+    if not known:
+        return []
+    record, option = scores[known[0]], reference(scores[known[0]])
+    parts: dict[str, float] = {}
+    for choice in dict.fromkeys(choices):
+        for feature, value in record.features.get(option, {}).get(choice, {}).items():
+            parts[feature] = parts.get(feature, 0.0) + value
+    size = sum(abs(v) for v in parts.values())
+    if not size:
+        return []
+    ranked = sorted(parts, key=lambda f: -abs(parts[f]))
+    said = ", ".join(f"{FEATURE_TITLES.get(f, _plain(f))} {100 * abs(parts[f]) / size:.0f} %"
+                     + (" (better)" if parts[f] < 0 else "") for f in ranked if abs(parts[f]) / size >= LEAST_SHARE)
+    return [f"Which features, by {TITLES.get(known[0], (known[0],))[0].lower()} at {option}: {said}."]
 
 
 def attributed(values: Mapping[str, float], blocks: list[str], chosen: str) -> str:

@@ -89,6 +89,16 @@ class Decider:
         return [(ALLOCATOR_TITLES.get(name, name), name) for name, row in ALLOCATORS.items()
                 if (not row.provider or self._complete(row.provider)) and not (blind and row.scored and name != LIVE)]
 
+    def missing(self) -> str:
+        """One sentence about the allocators whose own scores are not here; "" where all are."""
+        lacking = [f"{ALLOCATOR_TITLES.get(name, name)} (`{self._maker(row.provider)}`)"
+                   for name, row in ALLOCATORS.items() if row.provider and not self._complete(row.provider)]
+        return f"Not on offer until their scores are measured: {', '.join(lacking)}." if lacking else ""
+
+    def _maker(self, provider: str) -> str:
+        """The command that makes these scores."""
+        return f"sensitivity {self.structure.model} --provider {provider.removesuffix('-linear')}"
+
     def _complete(self, name: str) -> bool:
         """Whether every choice has at least one score of this provider."""
         found = self.scores.get(name)
@@ -151,8 +161,11 @@ class Decider:
             InputError: the budget is impossible, or this allocator does not work with what is here; one sentence.
         """
         if allocator not in [name for _, name in self.allocators(provider)]:
+            row = ALLOCATORS.get(allocator)
+            how = f"make them with {self._maker(row.provider)}, or choose another" if row and row.provider else \
+                "choose another"
             raise InputError(f"{ALLOCATOR_TITLES.get(allocator, 'This allocator')} needs scores that "
-                             f"{self.structure.model} does not have; choose another.")
+                             f"{self.structure.model} does not have; {how}.")
         source = ALLOCATORS[allocator].provider or provider
         settings = settings or Settings(time_limit_s=TIME_LIMIT_S)
         key = (source, allocator, budget, tuple(sorted(pinned.items())), settings)

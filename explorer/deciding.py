@@ -187,7 +187,9 @@ class Deciding:
         if trials:
             text += f" Grey dots are {len(trials)} measured recipes; everything else is predicted."
         beside = beside_sentence(decider.structure).replace("_", r"\_")
-        return {self.panel.about: f"{text}\n\n{beside}", self.panel.chosen: self._chosen(state, decider)}
+        lines = [text, beside, decider.missing()]
+        return {self.panel.about: "\n\n".join(line for line in lines if line),
+                self.panel.chosen: self._chosen(state, decider)}
 
     def _chosen(self, state: ViewState, decider: Decider) -> Any:
         return gr.update(value=chosen_figure(decider.structure, state.options), visible=True)

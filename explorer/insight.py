@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.graph import Structure
-from engine.core.option import FP16, METHODS, Option
+from engine.core.option import FP16, METHODS, Option, parse_option
 from engine.core.record import Scores
 from explorer.charts import GREY, METHOD_STYLE, styled
 
@@ -56,6 +56,22 @@ def bar_style(option: Option) -> dict[str, Any]:
     mixed = tuple(round(255 - (255 - c) * shade) for c in (red, green, blue))
     return {"color": "rgb({}, {}, {})".format(*mixed), "line": {"width": 0},
             "pattern": {"shape": PATTERN.get(option.method, "\\"), "size": 5, "solidity": 0.12}}
+
+
+def scored_options(scores: Scores) -> list[str]:
+    """The options that any layer has a score at, untouched left out: narrowest first, then by method."""
+    order, found = list(METHODS), {parse_option(o) for row in scores.layers.values() for o in row}
+    return [str(o) for o in sorted((o for o in found if not o.is_untouched),
+                                   key=lambda o: (o.bits, order.index(o.method)))]
+
+
+def left_out(structure: Structure, scores: Scores, option: str) -> str:
+    """A sentence about the layers that the box plots cannot show at an option; "" if there are none."""
+    values = [scores.layers.get(x.name, {}).get(option) for x in structure.choices]
+    none, harmless = sum(v is None for v in values), sum(v is not None and v <= 0 for v in values)
+    said = [*([f"{harmless} of {len(values)} layers do no harm (0 or less), which a logarithmic axis cannot show"]
+              if harmless else []), *([f"{none} have no score at this option"] if none else [])]
+    return f"Not drawn: {'; '.join(said)}." if said else ""
 
 
 def by_role_figure(structure: Structure, scores: Scores, option: str, unit: str) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from explorer.context import OpenModel
-from explorer.insight import by_block_figure, by_role_figure
+from explorer.insight import by_block_figure, by_role_figure, left_out, scored_options
 from explorer.overlays import TITLES, reference
 from explorer.panels.insight import SEEN
 from explorer.state import ViewState
@@ -27,33 +27,40 @@ class Insighting:
         self.wiring = wiring
         self.panel = wiring.parts.views.insight
 
-    def drawn(self, state: ViewState | None, seen: str) -> Update:
-        """Both charts for the scores that colour the graph; nothing while the tab is not in sight."""
+    def drawn(self, state: ViewState | None, wanted: str | None, seen: str) -> Update:
+        """Both charts for the scores that colour the graph at the wanted option (at the overlay's, where these scores
+        do not know it); nothing while the tab is not in sight."""
         p = self.panel
         if state is None or not seen:
             return {p.title: gr.skip()}
         model = self.wiring.handlers.context.model(state.model)
         name = shown_provider(model, state.overlay)
         if not name:
-            return {p.title: "", p.roles: gr.update(visible=False), p.blocks: gr.update(visible=False)}
+            hidden = gr.update(visible=False)
+            return {p.title: "", p.option: hidden, p.roles: hidden, p.blocks: hidden}
         scores = model.backend.scores[name]
-        option = reference(scores)
+        known = scored_options(scores)
+        option = wanted if wanted in known else reference(scores)
         title, unit = TITLES.get(name, (name, scores.unit))
         marked = marked_blocks(model, state.selected)
         roles = by_role_figure(model.structure, scores, option, unit)
         blocks = by_block_figure(model.structure, scores, option, unit, marked)
         text = f"**All layers at {option}**, {inside(title)}: by kind of operation, then by block" + (
             "; orange is what is selected." if marked else ".")
-        return {p.title: text, p.roles: gr.update(value=roles, visible=roles is not None),
+        return {p.option: gr.update(choices=known, value=option, visible=True),
+                p.title: "\n\n".join(t for t in (text, left_out(model.structure, scores, option)) if t),
+                p.roles: gr.update(value=roles, visible=roles is not None),
                 p.blocks: gr.update(value=blocks, visible=blocks is not None)}
 
     def connect(self, followed: Sequence[Any], quiet: Mapping[str, Any]) -> None:
         """Register the events; `followed` are those after which overlay or selection may be others."""
         p, parts = self.panel, self.wiring.parts
-        ask, out = [parts.state, parts.download], [p.title, p.roles, p.blocks]
-        p.tab.select(self.drawn, ask, out, **quiet, js="(state, _) => [state, '1']")
+        ask, out = [parts.state, p.option, parts.download], [p.option, p.title, p.roles, p.blocks]
+        for event in (p.tab.select, p.option.input):
+            event(self.drawn, ask, out, **quiet, js="(state, option, _) => [state, option, '1']")
         for event in followed:
-            event.then(self.drawn, ask, out, **quiet, js=f"(state, _) => [state, QS.seen('{SEEN}') ? '1' : '']")
+            event.then(self.drawn, ask, out, **quiet,
+                       js=f"(state, option, _) => [state, option, QS.seen('{SEEN}') ? '1' : '']")
 
 
 def shown_provider(model: OpenModel, overlay: str) -> str:

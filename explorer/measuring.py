@@ -16,6 +16,7 @@ from explorer.state import Settings
 T = TypeVar("T")
 Work = Callable[[Any], Iterator[Any]]
 ORTHOGONALITY, OUTLIERS, INPUT_ERRORS = "orthogonality", "outliers", "activation-error"
+CUMULATIVE = "cumulative"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ def live(model: OpenModel) -> LiveBackend:
 
 def measuring(model: OpenModel, provider: str) -> Work:
     """A job that computes a provider's scores and writes them where the command line does; ends with `Done`."""
-    works = {ORTHOGONALITY: _orthogonality, OUTLIERS: _outliers, INPUT_ERRORS: _input_errors}
+    works = {ORTHOGONALITY: _orthogonality, OUTLIERS: _outliers, INPUT_ERRORS: _input_errors,
+             CUMULATIVE: _cumulative}
 
     def run(cancel: Any) -> Iterator[Any]:
         yield from live(model).working(works[provider], cancel)
@@ -88,6 +90,21 @@ def _outliers(model: Any, cancel: Any) -> Iterator[Any]:
 
     found = yield from _last(outliers(model, cancel=cancel), Scores)
     save_scores(scores_path(model.structure, found.provider), found)
+
+
+def _cumulative(model: Any, cancel: Any) -> Iterator[Any]:
+    """Kept as it goes, so that a cancelled one is gone on with."""
+    from engine.core.record import Scores
+    from engine.live.apply import applied
+    from engine.providers.cumulative import cumulative
+    from engine.providers.files import save_scores, scores_path
+
+    path = scores_path(model.structure, CUMULATIVE)
+    partial = path.with_suffix(".partial.jsonl")
+    with applied(model, Recipe(model_ref(model.structure), {}), cancel=cancel):
+        found = yield from _last(cumulative(model, partial=partial, cancel=cancel), Scores)
+    save_scores(path, found)
+    partial.unlink(missing_ok=True)
 
 
 def _input_errors(model: Any, cancel: Any) -> Iterator[Any]:

@@ -22,11 +22,15 @@ TITLES: dict[str, tuple[str, str]] = {
     "predictor": ("Predictor (Qua²SeDiMo)", "damage learned from a study"),
     "attribution-shapley": ("Attribution (Shapley)", "share of the predicted damage"),
     "attribution-integrated-gradients": ("Attribution (integrated gradients)", "share of the predicted damage"),
+    "attribution-saliency": ("Attribution (saliency)", "size of the gradient times the change"),
+    "attribution-input-x-gradient": ("Attribution (input x gradient)", "gradient times the change"),
+    "attribution-ablation": ("Attribution (ablation)", "predicted damage without it"),
     "gnn-operation": ("Network, by operation", "score of the operation's embedding"),
     "gnn-block": ("Network, by block", "score of the block's embedding"),
     "orthogonality": ("Orthogonality (MPQ-Diff)", "importance (theta) times weight error"),
     "orthogonality-linear": ("Importance, linear (MPQ-Diff)", "importance times the bits saved, as published"),
     "outliers": ("Activation outliers (DMQ)", "spread of its inputs over channels"),
+    "cumulative": ("Apple's signal", "latent error once it has joined those that hurt less"),
     "weight-error": ("Weight error", "relative squared error of the weights"),
 }
 
@@ -45,22 +49,15 @@ def overlay_data(structure: Structure, scores: Mapping[str, Scores], name: str, 
     record = scores[name]
     option = reference(record)
     values, summed = folded(structure, record, option)
-    beyond = unsupported(structure, record, option)
     title, unit = TITLES.get(name, (name, record.unit))
     # The scale is that of the blocks, which are what is seen first; layers beyond it are held at its ends.
     scale = scale_of((values[b.id] for b in structure.level("block") if b.id in values), log=True)
     overlay = make_overlay(name, title, values, unit=f"{unit} at {option}", log=True, ramp=ramp,
-                           hatched=[*summed, *beyond], trust=record.trust, low_text="robust", high_text="fragile",
+                           hatched=summed, trust=record.trust, low_text="robust", high_text="fragile",
                            scale=scale)
-    words = [*(["summed"] if summed else []), *(["extrapolated"] if beyond else [])]
-    return {**overlay, "choices": choices, "mark": " or ".join(words)}
-
-
-def unsupported(structure: Structure, scores: Scores, option: str) -> list[str]:
-    """Layers whose score at an option no trial supports, and the blocks and stages that hold one."""
-    found = {name for name, options in extrapolated(scores).items() if option in options}
-    names = {x.name for x in structure.layers if x.choice in found}
-    return [*names, *(b.id for b in structure.blocks if names.intersection(b.layers))]
+    # What no trial supports is hatched in the page, where the recipe's current options are known.
+    beyond = {choice: list(options) for choice, options in extrapolated(record).items() if options}
+    return {**overlay, "choices": choices, "mark": "summed" if summed else "", "unsupported": beyond}
 
 
 def folded(structure: Structure, scores: Scores, option: str) -> tuple[dict[str, float], list[str]]:

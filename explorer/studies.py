@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.core.errors import EngineError, StudyError
 from engine.core.graph import Structure
@@ -125,7 +126,7 @@ class StudyView:
         presets: preset -> finished trials.
         planned: how many trials of a preset there shall be, finished or not.
         metrics: what was measured -> whether higher is better.
-        reliability: of one label, in words; "" while there is too little to say.
+        reliability: label -> how reliable it is, or why that cannot be told, in words.
         errors: sentences of failed trials, each once.
         rows: the finished trials.
     """
@@ -139,18 +140,23 @@ class StudyView:
     presets: Mapping[str, int]
     planned: int
     metrics: Mapping[str, bool]
-    reliability: str
+    reliability: Mapping[str, str]
     errors: tuple[str, ...]
     rows: tuple[Measured, ...]
 
 
-def study_view(path: Path, structure: Structure, metric: str) -> StudyView:
+def study_view(path: Path, structure: Structure, labels: tuple[str, ...] = ()) -> StudyView:
     """Read one study for people.
+
+    Args:
+        path: the file.
+        structure: the model it must be of.
+        labels: metrics whose reliability is wanted.
 
     Raises:
         StudyError: no study, damaged, of another version or of another model; one sentence.
     """
-    view, identity, name = _view(str(path), metric, _stamp(path))
+    view, identity, name = _view(str(path), labels, _stamp(path))
     if structure.identity and identity != structure.identity:
         raise StudyError(f"{path.name} is a study of another model ({name}, identity {identity[:12]}); this is "
                          f"{structure.model}, identity {structure.identity[:12]}. Open that model, or another file.")
@@ -158,19 +164,13 @@ def study_view(path: Path, structure: Structure, metric: str) -> StudyView:
 
 
 @functools.lru_cache(maxsize=8)
-def _view(path: str, metric: str, _stamp: tuple[int, int]) -> tuple[StudyView, str, str]:
+def _view(path: str, labels: tuple[str, ...], _stamp: tuple[int, int]) -> tuple[StudyView, str, str]:
     from engine.study.storage import read_study
-    from engine.study.summary import reliability_of
     from engine.study.trial import State
 
     with read_study(path) as study:
         every, counts = study.trials(None), study.counts()
-        try:
-            found = reliability_of(study, metric)
-            said = f"{found.median:.3f} over {found.splits} splits of the prompts, uncorrected"
-            said += f"; {found.median_in_bins:.3f} within quarter-bit bins" if found.median_in_bins is not None else ""
-        except EngineError:
-            said = ""
+        said = {label: _reliability(study, label) for label in labels}
         protocol = study.protocol
         presets: dict[str, int] = {}
         for trial in every:
@@ -183,6 +183,18 @@ def _view(path: str, metric: str, _stamp: tuple[int, int]) -> tuple[StudyView, s
                          max(Counter(t.preset for t in every).values(), default=0),
                          directions, said, errors[:5], _trials(path, _stamp))
     return view, protocol.identity, protocol.model
+
+
+def _reliability(study: Any, label: str) -> str:
+    """Of one label, in words."""
+    from engine.study.summary import reliability_of
+
+    try:
+        found = reliability_of(study, label)
+    except EngineError as error:
+        return f"unknown ({str(error).rstrip('.')})"
+    within = "" if found.median_in_bins is None else f"; {found.median_in_bins:.3f} within quarter-bit bins"
+    return f"{found.median:.3f} over {found.splits} splits of the prompts, uncorrected{within}"
 
 
 def best_trials(rows: tuple[Measured, ...], metric: str, higher: bool, most: int = 12) -> list[Measured]:

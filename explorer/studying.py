@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from engine.cli.fit import ADDITIVE
 from engine.core.errors import EngineError, InputError
 from engine.core.places import assets_dir
 from explorer.charts import GREY, METHOD_STYLE, styled
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Update = dict[Any, Any]
 DEFAULT_METRIC = "psnr"
-LABEL = "image_mse"
 PRESET_STYLE = {"paper-6": (METHOD_STYLE["uaq"][0], "circle"), "wide": ("#E69F00", "diamond")}
 OTHER_STYLE = ("#009E73", "square")
 NEW = "A new study"
@@ -70,8 +70,9 @@ class Studying:
         kept = file if file in [path for _, path in choices] else first
         return {p.file: gr.update(choices=choices, value=kept), p.timer: gr.Timer(active=self.jobs.standing().running)}
 
-    def viewed(self, state: ViewState | None, file: str | None, metric: str | None) -> Update:
-        """What the chosen file holds: words, chart, best trials, and what the button would do."""
+    def viewed(self, state: ViewState | None, file: str | None, metric: str | None, formula: str) -> Update:
+        """What the chosen file holds: words (how reliable the target's labels are, too), chart, best trials, and what
+        the button would do."""
         p = self.panel
         if state is None or not file:
             return {p.about: ""}
@@ -80,34 +81,39 @@ class Studying:
             self._check_offered(state, path)
             if not path.exists():
                 return self._emptied(f"Nothing is measured yet; {path.name} begins with the first trial.")
-            view = study_view(path, structure, LABEL)
+            view, wrong = study_view(path, structure), ""
+            try:
+                view = study_view(path, structure, labels_of(formula))
+            except InputError as error:
+                wrong = refusal(error)
         except EngineError as error:
             return self._emptied(refusal(error))
         remember(structure.identity, path)
         shown = metric if metric in view.metrics else DEFAULT_METRIC if DEFAULT_METRIC in view.metrics else \
             next(iter(view.metrics), "")
         return {
-            p.about: view_text(view), p.start: "Resume" if view.waiting else "Extend",
+            p.about: view_text(view, wrong), p.start: "Resume" if view.waiting else "Extend",
             p.metric: gr.update(choices=[(metric_title(m), m) for m in view.metrics], value=shown or None,
                                 visible=bool(view.metrics)),
             p.chart: gr.update(value=trials_figure(view.rows, shown) if shown else None, visible=bool(shown)),
             p.best: gr.update(value=_best_rows(view, shown), visible=bool(shown)),
         }
 
-    def chosen(self, state: ViewState | None, file: str | None, metric: str | None) -> Update:
+    def chosen(self, state: ViewState | None, file: str | None, metric: str | None, formula: str) -> Update:
         """Another file: what it holds, and trials and images as it has them, so that it is gone on with."""
-        return {**self.viewed(state, file, metric), **self._sized(state, file)}
+        return {**self.viewed(state, file, metric, formula), **self._sized(state, file)}
 
-    def in_sight(self, state: ViewState | None, file: str | None, metric: str | None, seen: str) -> Update:
+    def in_sight(self, state: ViewState | None, file: str | None, metric: str | None, formula: str,
+                 seen: str) -> Update:
         """Another model: the same, while the tab is in sight; opening it does so too."""
-        return self.chosen(state, file, metric) if seen else {self.panel.about: gr.skip()}
+        return self.chosen(state, file, metric, formula) if seen else {self.panel.about: gr.skip()}
 
     def _sized(self, state: ViewState | None, file: str | None) -> Update:
         p, path = self.panel, Path(file or "").expanduser()
         try:
             if state:
                 self._check_offered(state, path)
-            view = study_view(path, self._model(state).structure, LABEL) if state else None
+            view = study_view(path, self._model(state).structure) if state else None
         except EngineError:
             view = None
         if view is None:
@@ -144,9 +150,9 @@ class Studying:
     def fitting(self, state: ViewState | None, file: str | None, formula: str, kinds: str) -> Update:
         """Fit the predictor to the chosen study, as a process of low priority."""
         def begin(state: ViewState, path: Path) -> None:
-            study_view(path, self._model(state).structure, LABEL)
-            chosen = ["damage"] if kinds == "damage" else ["damage", "gnn", "guided"]
-            words = [str(path), "--model", state.model, f"--formula={formula.strip()}", "--kinds", *chosen]
+            study_view(path, self._model(state).structure)
+            words = [str(path), "--model", state.model, f"--formula={formula.strip()}",
+                     *(["--kinds", *ADDITIVE] if kinds == "additive" else [])]
             self.jobs.start("fit", state.model, path, words)
         return self._begun(state, file, begin)
 
@@ -177,12 +183,12 @@ class Studying:
         standing = self.jobs.standing()
         return {self.panel.bar: bar_value(standing), self.panel.timer: gr.Timer(active=standing.running)}
 
-    def watched(self, state: ViewState | None, file: str | None, metric: str | None) -> Update:
+    def watched(self, state: ViewState | None, file: str | None, metric: str | None, formula: str) -> Update:
         """The chosen study while it grows, where its chart is seen."""
         job = self.jobs.current
         if job is None or job.kind != "study" or not file or job.file != Path(file).expanduser():
             return {self.panel.about: gr.skip()}
-        return self.viewed(state, file, metric)
+        return self.viewed(state, file, metric, formula)
 
     def ended(self, state: ViewState | None) -> Update:
         """A fit has ended: what it found, in words; its scores are taken up by the page."""
@@ -216,16 +222,17 @@ class Studying:
     def connect(self, opened: Sequence[Any], quiet: Mapping[str, Any]) -> None:
         """Register the tab's events; `opened` are the models once shown."""
         p, parts = self.panel, self.wiring.parts
-        ask, view = [parts.state, p.file, p.metric], [p.about, p.start, p.metric, p.chart, p.best]
+        ask, view = [parts.state, p.file, p.metric, p.formula], [p.about, p.start, p.metric, p.chart, p.best]
         sizes = [p.trials, p.images]
         entered = p.tab.select(self.entered, [parts.state, p.file], [p.file, p.timer], **quiet)
         entered.then(self.chosen, ask, [*view, *sizes], **quiet)
         for event in opened:  # reading a study takes seconds, so only where the tab is in sight
             entered = event.then(self.entered, [parts.state, p.file], [p.file, p.timer], **quiet)
             entered.then(self.in_sight, [*ask, parts.download], [*view, *sizes], **quiet,
-                         js="(state, file, metric, _) => [state, file, metric, QS.seen('study-form') ? '1' : '']")
+                         js="(...asked) => [...asked.slice(0, -1), QS.seen('study-form') ? '1' : '']")
         p.file.input(self.chosen, ask, [*view, *sizes], **quiet)
-        p.metric.input(self.viewed, ask, view, **quiet)
+        for event in (p.metric.input, p.formula.submit, p.formula.blur):
+            event(self.viewed, ask, view, **quiet)
         begun = [p.bar, p.timer, p.file]
         p.start.click(self.measuring, [parts.state, p.file, p.preset, p.trials, p.images, p.retry, p.mixed], begun,
                       **quiet)
@@ -277,15 +284,27 @@ def bar_value(standing: Standing) -> dict[str, Any]:
             "left": seconds(standing.left_s), "error": standing.error or None}
 
 
-def view_text(view: StudyView) -> str:
-    """What a study holds, as Markdown; what comes from files is escaped."""
+def labels_of(formula: str) -> tuple[str, ...]:
+    """The metrics a target names; its labels are as reliable as they are.
+
+    Raises:
+        InputError: it is no formula.
+    """
+    from engine.analysis.formula import BITS, parse_formula
+
+    return tuple(name for name in parse_formula(formula.strip()).names if name != BITS)
+
+
+def view_text(view: StudyView, wrong: str = "") -> str:
+    """What a study holds, as Markdown, and what is `wrong` with the target; what comes from files is escaped."""
     import html
 
     presets = ", ".join(f"{n} {html.escape(name)}" for name, n in view.presets.items())
     lines = [f"**{view.trials} trials** ({presets}) of {view.images} images, {view.steps} steps; "
              f"{view.waiting} waiting, {view.failed} failed."]
-    lines.append(f"Label reliability of {metric_title(LABEL)}: **{view.reliability}**." if view.reliability else
-                 "Too few trials to say how reliable the labels are.")
+    lines += [f"Label reliability of {html.escape(metric_title(label))}: **{html.escape(said)}**."
+              for label, said in view.reliability.items()]
+    lines += [wrong] if wrong else []
     lines += [f'<span class="qs-refused">{html.escape(error[:200])}</span>' for error in view.errors]
     return "\n\n".join(lines)
 

@@ -305,6 +305,33 @@
       const values = this.overlay.values || {};
       return id in values ? values[id] : null;
     }
+    // Whether a layer here is at an option that no trial supports, as far as the shown scores know.
+    isUnsupported(id) {
+      const beyond = this.overlay.unsupported;
+      if (this.byBits || !beyond) return false;
+      if (this.beyondFor !== this.options || this.beyondOf !== beyond || this.beyondGraph !== this.graph) {
+        this.beyonds = new Map();
+        this.beyondFor = this.options;
+        this.beyondOf = beyond;
+        this.beyondGraph = this.graph;
+      }
+      if (!this.beyonds.has(id)) {
+        const choices = id === null ? Object.keys(beyond) : this.choicesOf(id);
+        this.beyonds.set(id, choices.some((c) => beyond[c] && beyond[c].includes(QS.optionOf(this.options, c))));
+      }
+      return this.beyonds.get(id);
+    }
+    // Why a colour is doubtful, in words; "" where it is not. Without an id: why any is.
+    doubtOf(id = null) {
+      if (this.byBits) return "";
+      const hatched = this.overlay.hatched || [];
+      return [
+        (id === null ? hatched.length : hatched.includes(id)) && (this.overlay.mark || "scaled or extrapolated"),
+        this.isUnsupported(id) && "extrapolated",
+      ]
+        .filter(Boolean)
+        .join(" or ");
+    }
     paintOf(id, holding) {
       if (this.byBits) return { color: QS.bitColor(this.graph, holding.mean, this.ramp), hatched: false, value: null };
       const value = this.valueOf(id),
@@ -315,7 +342,7 @@
       const level = QS.normalise(value, low, high, this.overlay.log);
       return {
         color: QS.rampColor(this.graph.ramps[this.ramp] || this.graph.ramps.ember, level),
-        hatched: this.hatchedSet.has(id),
+        hatched: this.hatchedSet.has(id) || this.isUnsupported(id),
         value,
       };
     }

@@ -20,12 +20,11 @@
         value = store.valueOf(id);
       if (store.byBits) return null;
       if (value === null) return line("Score", "none", overlay.title);
-      const text = overlay.text && overlay.text[id],
-        hatched = (overlay.hatched || []).includes(id);
+      const text = overlay.text && overlay.text[id];
       return line(
         "Score",
         text || `${QS.number(value)}${overlay.unit && overlay.unit.length < 8 ? " " + overlay.unit : ""}`,
-        hatched ? overlay.mark || "scaled or extrapolated" : overlay.title,
+        store.doubtOf(id) || overlay.title,
       );
     }
 

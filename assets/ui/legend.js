@@ -94,13 +94,13 @@
         );
       }
       bar.setAttribute("aria-label", `${title.textContent}, ${unit.textContent}`);
-      mark.textContent = overlay.mark || "scaled or extrapolated";
-      hatch.hidden = store.byBits || !(overlay.hatched || []).length;
+      mark.textContent = store.doubtOf();
+      hatch.hidden = !mark.textContent;
       trust.textContent = store.byBits ? "" : overlay.trust || "";
       trust.title = trust.textContent;
       trust.hidden = !trust.textContent;
     }
-    store.on("value graph", QS.framed(paint));
+    store.on("value graph options", QS.framed(paint));
     paint();
     return node;
   };

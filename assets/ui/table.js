@@ -131,8 +131,8 @@
         item.stored.textContent = held.stored.toFixed(2);
         item.size.textContent = QS.megabytes(held.bytes);
         const number = store.byBits ? null : store.valueOf(item.id);
-        const marked = (store.overlay.hatched || []).includes(item.id) ? ` ${store.overlay.mark || "scaled"}` : "";
-        item.value.textContent = number === null ? "–" : QS.number(number) + marked;
+        const doubt = store.doubtOf(item.id);
+        item.value.textContent = number === null ? "–" : QS.number(number) + (doubt && ` ${doubt}`);
         item.lock.checked = store.isProtected(item.id);
         item.tr.classList.toggle("selected", store.selected.has(item.id));
       }

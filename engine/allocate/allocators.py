@@ -60,7 +60,8 @@ ALLOCATORS: dict[str, AllocatorRow] = {
     "measured-greedy": AllocatorRow(
         "From the top down by measured damage per byte saved.", "measured", True, lambda p, s: greedy(p)),
     "threshold": AllocatorRow(
-        "One damage threshold for all layers (Apple's mixed-bit rule).", "", True, lambda p, s: threshold(p)),
+        "One threshold for all layers on Apple's own signal (mixed-bit rule).", "cumulative", True,
+        lambda p, s: threshold(p)),
     "size-only": AllocatorRow(
         "Large layers get few bits; no scores used.", "", False,
         lambda p, s: size_only(p, time_limit_s=s.time_limit_s, relative_gap=s.relative_gap)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -120,7 +120,7 @@ def threshold(problem: Problem) -> Allocation:
 
     Every layer takes the smallest option whose signal passes one threshold for all, else it stays untouched; size
     never enters the choice. The threshold is the strictest one that fits the budget. The problem's costs are the
-    signal: for the rule as released, damage measured cumulatively in the order of `cumulative_plan`.
+    signal: for the rule as released, damage measured cumulatively (`engine.providers.cumulative`).
     """
     require_possible(problem)
     begin = time.perf_counter()
@@ -132,13 +132,6 @@ def threshold(problem: Problem) -> Allocation:
         low, high = (low, middle) if fits else (middle + 1, high)
     return allocation(problem, _passing(problem, levels[low]), "threshold", lower_bound(problem),
                       seconds=time.perf_counter() - begin, about={"threshold": float(levels[low])})
-
-
-def cumulative_plan(damage: Mapping[str, float], option: Option) -> list[dict[str, Option]]:
-    """The recipes Apple's cumulative pass measures at one width: layers join in order of the damage each does alone,
-    least first; recipe i holds the first i + 1 layers. Its signal for layer i is what recipe i measures."""
-    order = sorted(damage, key=damage.__getitem__)
-    return [dict.fromkeys(order[:i + 1], option) for i in range(len(order))]
 
 
 def random_picks(problem: Problem, rng: np.random.Generator) -> list[int]:

@@ -7,6 +7,7 @@ for every kind of member; PyG's Explainer cannot do that (it hands Shapley value
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,7 +22,7 @@ from engine.analysis.features import node_rows
 from engine.analysis.predictor import LEAST_SUPPORT, GnnMember, Kind, Predictor
 from engine.analysis.trials import Floats, Ints
 from engine.core.option import Option
-from engine.core.record import Scores
+from engine.core.record import FEATURES, Scores
 
 STEPS = 16  # of integrated gradients
 # Of Shapley sampling. A layer's share depends on how many came before it, the more so the steeper the curve, so few
@@ -30,6 +31,7 @@ PERMUTATIONS = 20
 TABLE_PERMUTATIONS = 400
 TABLES = (Kind.RIDGE, Kind.DAMAGE, Kind.ANCHORED)
 UNIT = "predicted quality lost"
+DIGITS = 4  # of what is kept per feature
 
 
 class Method(StrEnum):
@@ -55,6 +57,7 @@ class Attribution:
         layers: choice name -> quality lost.
         nodes: node id -> quality lost, junctions included; empty for methods that switch layers.
         features: feature group (method, bits, reduction, error, stage, ...) -> quality lost; likewise.
+        by_layer: choice name -> feature group -> quality lost; likewise.
         expected: predicted quality of the reference less that of the recipe, what the parts should add up to.
     """
 
@@ -62,6 +65,7 @@ class Attribution:
     layers: dict[str, float]
     nodes: dict[str, float]
     features: dict[str, float]
+    by_layer: dict[str, dict[str, float]]
     expected: float
 
 
@@ -100,6 +104,8 @@ def attribution_scores(predictor: Predictor, method: Method, options: Sequence[O
                        kind: Kind | None = None, permutations: int | None = None) -> Scores:
     """Damage per layer and option: each uniform recipe is explained against the reference.
 
+    What gradients say of each layer's features goes with it: `Scores.features` reads it.
+
     Args:
         predictor: with support for the options.
         method: see `Method`.
@@ -112,6 +118,7 @@ def attribution_scores(predictor: Predictor, method: Method, options: Sequence[O
     wanted = [o for o in space.options if not o.is_untouched] if options is None else list(options)
     layers: dict[str, dict[str, float]] = {name: {} for name in predictor.subject.graph.choices}
     blocks: dict[str, dict[str, float]] = {}
+    features: dict[str, dict[str, dict[str, float]]] = {}
     for option in wanted:
         column = space.index(option)
         here = space.offered[:, column] & ((predictor.support[:, column] >= LEAST_SUPPORT) | (options is not None))
@@ -122,10 +129,15 @@ def attribution_scores(predictor: Predictor, method: Method, options: Sequence[O
         for c in np.flatnonzero(here):
             name = predictor.subject.graph.choices[c]
             layers[name][str(option)] = found.layers[name]
+            if found.by_layer:
+                features.setdefault(str(option), {})[name] = {g: float(f"{v:.{DIGITS}g}") for g, v in
+                                                              found.by_layer[name].items() if v}
         for block in predictor.subject.structure.blocks:
             total = sum(found.layers[n] for n in block.layers if n in found.layers)
             blocks.setdefault(block.id, {})[str(option)] = total
     about = {**predictor.about, "method": str(method), "kind": str(asked)}
+    if features:
+        about[FEATURES] = json.dumps(features, separators=(",", ":"))
     return Scores(f"attribution-{method}", predictor.subject.structure.identity, UNIT, layers, blocks,
                   trust_of(predictor, asked), about=about)
 
@@ -146,10 +158,13 @@ def _from_gradients(predictor: Predictor, recipe: Ints, reference: Ints, method:
     harm = masks if method is Method.SALIENCY else -masks
     by_node = harm.sum(1)
     layers = {name: float(by_node[graph.choice_of == c].sum()) for c, name in enumerate(graph.choices)}
-    features = {name: float(harm[:, a:b].sum()) for name, (a, b) in groups.items()}
+    grouped = {name: harm[:, a:b].sum(1) for name, (a, b) in groups.items()}
+    features = {name: float(column.sum()) for name, column in grouped.items()}
+    by_layer = {name: {group: float(column[graph.choice_of == c].sum()) for group, column in grouped.items()}
+                for c, name in enumerate(graph.choices)}
     each = np.array([m.quality(np.stack([recipe, reference])) for m in members]).mean(0)
     nodes = dict(zip(graph.node_ids, map(float, by_node), strict=True))
-    return Attribution(method, layers, nodes, features, float(each[1] - each[0]))
+    return Attribution(method, layers, nodes, features, by_layer, float(each[1] - each[0]))
 
 
 def _explain(member: GnnMember, index: Ints, method: Method) -> Floats:
@@ -196,7 +211,7 @@ def _from_switches(predictor: Predictor, recipe: Ints, reference: Ints, method: 
     quality = _switched(predictor, recipe, reference, moving, kind)
     names = predictor.subject.graph.choices
     if not len(moving):
-        return Attribution(method, dict.fromkeys(names, 0.0), {}, {}, 0.0)
+        return Attribution(method, dict.fromkeys(names, 0.0), {}, {}, {}, 0.0)
     on, groups = torch.ones(1, len(moving)), torch.arange(len(moving))[None]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -208,7 +223,7 @@ def _from_switches(predictor: Predictor, recipe: Ints, reference: Ints, method: 
     layers = dict.fromkeys(names, 0.0)
     layers.update({names[c]: -float(v) for c, v in zip(moving, found[0], strict=True)})
     ends = quality(torch.tensor([[0.0], [1.0]]).expand(2, len(moving)))
-    return Attribution(method, layers, {}, {}, float(ends[0] - ends[1]))
+    return Attribution(method, layers, {}, {}, {}, float(ends[0] - ends[1]))
 
 
 def _switched(predictor: Predictor, recipe: Ints, reference: Ints, moving: Ints,

@@ -136,14 +136,16 @@ def _scores(structure: Any, wanted: str | None, method: str) -> Any:
             return completed(structure, found, name)
     if not wanted and not ALLOCATORS[method].scored:
         return blind_scores(structure)
+    maker = _maker(wanted)
     raise InputError(f"There are no {wanted or ''}{' ' if wanted else ''}scores of {structure.model} for {method} "
                      f"(at hand: {', '.join(found) or 'none'}); make them with sensitivity {structure.model} "
-                     f"--provider {_maker(wanted)}, or with fit; --method size-only and uniform need none.")
+                     f"--provider {maker}{'' if wanted and wanted.startswith(maker) else ', or with fit'}; --method "
+                     f"size-only and uniform need none.")
 
 
 def _maker(wanted: str | None) -> str:
     """The provider of `sensitivity` whose run makes these scores."""
-    known = (*PREFERRED[1:], "orthogonality")
+    known = (*PREFERRED[1:], "orthogonality", "cumulative")
     return next((name for name in known if wanted and wanted.startswith(name)), PREFERRED[-1])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from engine.cli.fit import KINDS
 from engine.core.errors import InputError
 
 SAY_EVERY_S = 20.0
@@ -21,7 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--formula", metavar="F", help="target of the predictor (default: psnr)")
     parser.add_argument("--trials", type=int, metavar="N", help="only the first N trials of each study (a study that "
                         "is still growing would be learned from anew each time this is continued)")
-    parser.add_argument("--images", type=int, default=256, help="of the final comparisons")
+    parser.add_argument("--images", type=int, default=256, help="of the final comparisons; a round's are others than "
+                        "those of the rounds before")
     parser.add_argument("--judged", type=int, default=64,
                         help="calibration images that choose our candidate and the best random draw")
     parser.add_argument("--switched", type=int, default=32, help="images of deletion and insertion curves; 0 = none")
@@ -29,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--epochs", type=int, help="of the networks, at most")
     parser.add_argument("--sizes", nargs="*", type=int, metavar="N", help="of the learning curve (default 50 to 400)")
-    parser.add_argument("--kinds", nargs="+", choices=["damage", "anchored", "gnn", "guided"],
+    parser.add_argument("--kinds", nargs="+", choices=KINDS,
                         help="predictors (default: all)")
     parser.add_argument("--timed", type=int, default=6, help="trials that one and two workers are timed on; 0 = none")
     parser.add_argument("--near", type=int, default=0, metavar="N",
@@ -46,11 +48,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Prove, study by study; the page is written anew after each."""
+    from dataclasses import replace
+
     import torch
 
     from engine.core.files import write_atomic
     from engine.core.places import assets_dir
     from engine.evidence.page import page
+    from engine.evidence.rounds import earlier, first_unused, keep_round, round_of
     from engine.evidence.scale import Places
     from engine.evidence.stages import prove
     from engine.evidence.studied import DEFAULT_FORMULA
@@ -68,13 +73,17 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     end = float("inf") if args.minutes is None else time.monotonic() + 60 * args.minutes
     found: list[Any] = []
     for db in studies:
+        structure = _structure(db, args.model)
         if args.near:
-            _near(args, db, places, formula)
-        steps = prove(db, places, _scale(args), formula=formula, source=args.model, device=args.device,
-                      trials=args.trials)
+            _near(args, db, places, structure)
+        number = round_of(db)
+        before = earlier(places.kept, structure.model, structure.identity, number)
+        scale = replace(_measured_already(_scale(args), structure), first=first_unused(before))
+        steps = prove(db, places, scale, formula=formula, source=args.model, device=args.device, trials=args.trials)
         for step in said(steps, db.stem):
             if isinstance(step, dict):
-                found.append(step)
+                keep_round(places.kept, step | {"round": number})
+                found.append(step | {"round": number, "rounds": before})
             elif time.monotonic() > end:
                 return _answer(args, studies, found, f"stopped after {args.minutes:g} min within {db.name}; the same "
                                                      f"command goes on from there")
@@ -103,19 +112,22 @@ def said(steps: Iterable[Any], title: str) -> Iterable[Any]:
         yield step
 
 
-def _near(args: argparse.Namespace, db: Path, places: Any, formula: str) -> None:
+def _near(args: argparse.Namespace, db: Path, places: Any, structure: Any) -> None:
     """One round of trials around the best recipes."""
-    from engine.advisor import Advisor
-    from engine.analysis.predictor import Predictor
-    from engine.evidence.learned import learn
-    from engine.evidence.near import measure_near, near_draws
-    from engine.evidence.studied import read_studied
+    from engine.core.places import model_stem
+    from engine.evidence.near import drawn, measure_near
+    from engine.evidence.studied import DEFAULT_FORMULA
+    from engine.study.storage import read_study
 
-    studied = read_studied(db, formula, model=args.model)
-    predictor = next(s for s in learn(studied, kinds=_scale(args).kinds[:1]) if isinstance(s, Predictor))
-    draws = near_draws(Advisor(predictor), args.near, args.round)
+    scale, formula = _scale(args), DEFAULT_FORMULA if args.formula is None else args.formula
+    path = places.kept / f"{model_stem(structure.model, structure.identity)}.near-{args.round}.json"
+    steps = drawn(db, path, args.near, args.round, formula=formula, source=args.model, training=scale.training,
+                  kinds=scale.kinds)
+    draws = next(s for s in said(steps, db.stem) if isinstance(s, list))
+    with read_study(db) as study:
+        source = args.model or study.protocol.model
     begin = time.monotonic()
-    for record in measure_near(db, args.model or studied.protocol.model, draws):
+    for record in measure_near(db, source, draws):
         if record.event in ("done", "failed") and time.monotonic() - begin > SAY_EVERY_S:
             begin = time.monotonic()
             left = "" if record.eta_s is None else f", {record.eta_s / 60:.0f} min left"
@@ -136,6 +148,35 @@ def _scale(args: argparse.Namespace) -> Any:
     if args.sizes is not None:
         scale = replace(scale, sizes=tuple(args.sizes))
     return scale if not args.kinds else replace(scale, kinds=tuple(Kind(k) for k in args.kinds))
+
+
+def _structure(db: Path, model: str) -> Any:
+    """Of the study's model.
+
+    Raises:
+        StudyError: no study; ModelError: its model is not here.
+    """
+    from engine.models.structure import read_structure
+    from engine.study.storage import read_study
+
+    with read_study(db) as study:
+        name = study.protocol.model
+    return read_structure(model or name)
+
+
+def _measured_already(scale: Any, structure: Any) -> Any:
+    """Without Apple's signal where the very same was saved beside the model: those scores are found like all others."""
+    from dataclasses import replace
+
+    from engine.providers.cumulative import PROVIDER
+    from engine.providers.files import find_scores
+
+    if scale.cumulative is None:
+        return scale
+    saved = find_scores(structure).get(PROVIDER)
+    wanted = {"images": str(scale.cumulative.images), "steps": str(scale.cumulative.steps)}
+    same = saved is not None and all(saved.about.get(k) == v for k, v in wanted.items())
+    return replace(scale, cumulative=None) if same else scale
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -12,7 +12,10 @@ from engine.cli.progress import progress_flag, told
 from engine.cli.table import aligned
 from engine.core.errors import InputError
 
-KINDS = ("damage", "anchored", "gnn", "guided")
+# As words, so that arguments are read without torch; `engine.analysis.fitting.KINDS` are the same as records.
+ADDITIVE, NETWORKS = ("damage", "anchored"), ("gnn", "guided")
+KINDS = ADDITIVE + NETWORKS
+GRADIENTS = ("saliency", "input-x-gradient")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder whose predictors/ and scores/ get the files (default: the "
                         "cache, where the explorer looks; the assets folder ships them)")
     parser.add_argument("--no-overlays", action="store_true", help="write the predictor and its table alone")
+    parser.add_argument("--attributions", nargs="+", default=[], choices=[*GRADIENTS, "ablation"], metavar="METHOD",
+                        help="overlays beside Shapley values and integrated gradients, by Captum: "
+                        f"{', '.join(GRADIENTS)} (of the networks), ablation")
     parser.add_argument("--seed", type=int, default=0)
     progress_flag(parser)
 
@@ -49,6 +55,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.evidence.learned import figures_of, learn, note
     from engine.evidence.studied import DEFAULT_FORMULA, read_studied
 
+    _check_attributions(args)
     formula = DEFAULT_FORMULA if args.formula is None else args.formula
     told(args.progress, "loading")
     studied = read_studied(args.db, formula, model=args.model, presets=args.presets, trials=args.trials,
@@ -68,13 +75,25 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return result, _text(predictor, seconds, str(stem), written)
 
 
+def _check_attributions(args: argparse.Namespace) -> None:
+    """Say before minutes go into a fit what it could not explain."""
+    if args.attributions and args.no_overlays:
+        raise InputError("--attributions asks for overlays and --no-overlays for none; leave one of them away.")
+    gradients = [m for m in args.attributions if m in GRADIENTS]
+    if gradients and not set(NETWORKS).intersection(args.kinds):
+        raise InputError(f"--attributions {gradients[0]} follows gradients of a network; fit "
+                         f"{' or '.join(NETWORKS)} too.")
+
+
 def _overlays(args: argparse.Namespace, directory: Path, predictor: Any, studied: Any) -> list[str]:
     """Write the scores that colour the explorer; names of their files."""
     from engine.analysis.additive import table_scores
+    from engine.analysis.attribution import Method
     from engine.evidence.learned import overlays
     from engine.providers.files import save_scores, scores_path
 
-    found = [table_scores(predictor)] if args.no_overlays else overlays(predictor, studied.table.picks)
+    found = [table_scores(predictor)] if args.no_overlays else overlays(
+        predictor, studied.table.picks, [Method(m) for m in args.attributions])
     written = []
     for scores in found:
         path = scores_path(studied.structure, scores.provider, directory / "scores")
@@ -105,7 +124,7 @@ def _followed(steps: Any, args: argparse.Namespace) -> Any:
     from engine.analysis.training import Epoch
     from engine.analysis.trials import FOLDS
 
-    networks = sum(kind != KINDS[0] for kind in args.kinds)
+    networks = len(set(NETWORKS).intersection(args.kinds))
     fold, before, last = 0, 0, 0
     with tqdm(desc="fitting", unit="epoch", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
         for step in steps:

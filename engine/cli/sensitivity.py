@@ -28,10 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="what is quantized alone (measured only)")
     parser.add_argument("--around", nargs="+", default=["fp16", "uaq-4"], metavar="OPTION",
                         help="what everything else is at while one is measured (measured only)")
-    parser.add_argument("--images", type=int, help="calibration pictures (default: orthogonality 64, the others "
-                        "16)")
+    parser.add_argument("--images", type=int, help="calibration pictures (default: orthogonality 64, cumulative 8, "
+                        "the others 16)")
     parser.add_argument("--partial", metavar="PATH",
-                        help="kept while working, to resume: JSON lines (measured), a folder (the others)")
+                        help="kept while working, to resume: JSON lines (measured, cumulative), a folder (the others)")
     trajectories.arguments(parser)
     placement_arguments(parser, measures=True)
 
@@ -113,6 +113,17 @@ def _measured(model: Any, args: argparse.Namespace, command: str) -> Iterator[An
     return (event for event in events if isinstance(event, Scores))
 
 
+def _cumulative(model: Any, args: argparse.Namespace, command: str) -> Iterator[Any]:
+    from engine.core.record import Scores
+    from engine.providers.cumulative import IMAGES, PALETTES, STEPS, Pass, cumulative
+
+    plan = Pass(_options(args) or PALETTES, args.images or IMAGES, args.steps or STEPS)
+    command += f" --options {' '.join(map(str, plan.options))} --images {plan.images} --steps {plan.steps}"
+    partial = Path(args.partial) if args.partial else None
+    events = followed(cumulative(model, plan, partial=partial, command=command), "Apple's signal")
+    return (event for event in events if isinstance(event, Scores))
+
+
 def _outliers(model: Any, args: argparse.Namespace, command: str) -> Iterator[Any]:
     from engine.calibrate.capture import CapturePlan
     from engine.calibrate.outliers import outliers
@@ -128,6 +139,7 @@ def _outliers(model: Any, args: argparse.Namespace, command: str) -> Iterator[An
 PROVIDERS: dict[str, Callable[[Any, argparse.Namespace, str], Iterator[Any]]] = {
     "weight-error": _weight_error,
     "measured": _measured,
+    "cumulative": _cumulative,
     "orthogonality": trajectories.orthogonality,
     "outliers": _outliers,
 }

@@ -21,7 +21,8 @@ MEAN_FIRST, AGGREGATES = "mean", ("mean", "exp-then-mean", "time-exp")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What only these providers take."""
     group = parser.add_argument_group("orthogonality and activation-error")
-    group.add_argument("--steps", type=int, help="sampling steps of the trajectories (default: the model's)")
+    group.add_argument("--steps", type=int, help="sampling steps of the trajectories (default: the model's), and of "
+                       "cumulative (default: 1)")
     group.add_argument("--profiled", type=int, metavar="K", default=0,
                        help="steps looked at, evenly spaced (default: 10 for orthogonality, 5 for activation errors)")
     group.add_argument("--first", type=int, default=0, help="first calibration picture, to take others (default: 0)")

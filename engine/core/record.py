@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 
@@ -39,6 +40,7 @@ class Trust:
 
 
 DIAGNOSIS = "diagnosis"
+FEATURES = "by_feature"  # key of `about`
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +72,12 @@ class Scores:
     def is_damage(self) -> bool:
         """Whether the numbers say what an option costs; a diagnosis only colours the graph and allocates nothing."""
         return self.about.get("kind") != DIAGNOSIS
+
+    @property
+    def features(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Option text -> choice name -> feature group -> its part of the damage, for attributions that know it.
+
+        Raises:
+            ValueError: the file holds something else there.
+        """
+        return dict(json.loads(self.about.get(FEATURES, "{}")))

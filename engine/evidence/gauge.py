@@ -46,6 +46,7 @@ class Setting:
         steps: of the sampler; None is the model's own number.
         batch: images made together; None as in `generate`.
         with_floor: also measure full precision against itself on other seeds.
+        first: index of the first image of the part.
     """
 
     part: str
@@ -53,6 +54,7 @@ class Setting:
     steps: int | None = None
     batch: int | None = None
     with_floor: bool = False
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +156,15 @@ class Gauge:
                             batch=self.setting.batch)
 
     def _asked(self, first: int) -> Request:
-        wanted = request_for(self._split, self.setting.part, self.setting.images, first=first,
+        wanted = request_for(self._split, self.setting.part, self.setting.images, first=self.setting.first + first,
                              steps=self.setting.steps)
         return checked(wanted, self._model.limits)
 
     def _head(self) -> dict[str, Any]:
         """What determines the numbers."""
         request = self._request
-        return {"version": VERSION, "identity": self._model.structure.identity, "part": self.setting.part,
+        where = {"first": self.setting.first} if self.setting.first else {}  # files of the first images stay valid
+        return {"version": VERSION, "identity": self._model.structure.identity, "part": self.setting.part, **where,
                 "images": self.setting.images, "split": self._split.hash, "steps": request.steps,
                 "guidance": request.guidance, "height": request.height, "width": request.width}
 

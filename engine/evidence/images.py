@@ -75,8 +75,8 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
     best = {(b.name, name): max((e for e in drawn if (e.budget, e.contender) == (b.name, name)), default=None,
                                 key=lambda e: label_of(judged[e.recipe])) for b in sizes for name in JUDGED}
     kept = [e for e in contenders if e.contender not in JUDGED or e is best[e.budget, e.contender]]
-    final = Gauge(model, places.file(studied, "final.jsonl"), Setting("final", scale.images, scale.steps,
-                                                                      with_floor=True))
+    final = Gauge(model, places.file(studied, _final(scale.first)), Setting("final", scale.images, scale.steps,
+                                                                            with_floor=True, first=scale.first))
     yield from final.measure([e.recipe for e in kept], "final comparisons")
     recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
     return {"images": scale.images, "judged": scale.judged, "candidates": CANDIDATES, "draws": DRAWS,
@@ -84,6 +84,11 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
             "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
             "evaluations": _evaluations(studied, known)}
+
+
+def _final(first: int) -> str:
+    """One file for every slice of the final images."""
+    return f"final-{first}.jsonl" if first else "final.jsonl"
 
 
 def _contenders(studied: Studied, places: Places, predictor: Predictor, known: dict[str, Scores],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,22 @@ def learn(studied: Studied, training: Training | None = None,
     return fit_predictor(studied.table, training, kinds, studied.about, always=np.flatnonzero(studied.near).tolist())
 
 
-def overlays(predictor: Predictor, trials: Ints) -> Iterator[Scores]:
+def overlays(predictor: Predictor, trials: Ints, also: Sequence[Method] = ()) -> Iterator[Scores]:
     """Everything a predictor says of single layers and blocks, one `Scores` record each.
 
     Args:
         predictor: with or without networks.
         trials: [T, C] option columns of the trials it was fitted to.
+        also: attributions beside those that are always made.
+
+    Raises:
+        InputError: an attribution needs networks and there are none.
     """
     yield table_scores(predictor)
     options = _common(predictor)
     yield attribution_scores(predictor, DEFAULT_METHOD, options)
+    for method in also:
+        yield attribution_scores(predictor, method, options)
     if not any(isinstance(m, GnnMember) for members in predictor.members.values() for m in members):
         return
     yield attribution_scores(predictor, Method.INTEGRATED_GRADIENTS, options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.evidence.rounds import rounds
+
 CONTROLS = ("average bits", "weight error", "ridge")
 BLIND = ("size-only", "weight-error", "random")
 GOALS = {"reliability": 0.9, "in_bins": 0.85, "blocks": 0.8, "layers": 0.6, "overhead": 0.05}
@@ -37,7 +39,7 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
 def chapter(found: Mapping[str, Any]) -> str:
     """One model."""
     parts = [f"## {found['model']}", _labels(found), _predictor(found), _learning(found), _agreement(found),
-             _switching(found), _contest(found), _cost(found)]
+             _switching(found), _contest(found), _cost(found), rounds(found)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -26,6 +26,7 @@ class Scale:
 
     Attributes:
         images: of the final comparisons.
+        first: index of the first of them, so that every round is judged on images of its own.
         judged: calibration images on which the random draws are judged.
         switched: calibration images of the deletion and insertion curves; 0 leaves them out.
         steps: of the sampler; None is the model's own number.
@@ -45,6 +46,7 @@ class Scale:
     training: Training = field(default_factory=Training)
     timed: int = 6
     cumulative: Pass | None = field(default_factory=Pass)
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

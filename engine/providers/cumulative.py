@@ -3,7 +3,8 @@
 As released: per width, every layer is palettized alone (one codebook per tensor), the latents after a single denoising
 step are compared with full precision's (PSNR in dB with the peak of the changed latents, rounded to 0.1 dB, mean over
 the prompts); then layers join in order of the damage each does alone, least first, and what is measured after a layer
-joined is that layer's signal. Apple's rule for using it is `engine.allocate.baselines.threshold`.
+joined is that layer's signal. Apple's rule for using it is `engine.allocate.baselines.threshold`. Where palettes save
+nothing a layer stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.core.option import BITS, Option
+from engine.core.option import BITS, FP16, Option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores, Trust
 from engine.core.sizes import sensible_options
@@ -92,6 +93,9 @@ def cumulative(model: Model, plan: Pass | None = None, *, partial: Path | None =
     for (kind, option_text, name), value in known.items():
         if kind == JOINED:
             damage[name][option_text] = 10 ** (-value / 10)
+    for row in damage.values():
+        if not row:
+            row[str(FP16)] = 0.0
     trust = Trust(images=plan.images, note="Layers join one after another; a layer's damage holds those before it.")
     yield Scores(PROVIDER, model.structure.identity, UNIT, damage, {}, trust, command,
                  {**about, "evaluations": str(total)})

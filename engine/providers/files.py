@@ -15,7 +15,7 @@ from engine.core.graph import Structure
 from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import parse_option
 from engine.core.places import IDENTITY_DIGITS, assets_dir, cache_dir, model_stem
-from engine.core.record import Scores
+from engine.core.record import FEATURES, Scores
 
 VERSION = 1
 MAX_BYTES = 64_000_000
@@ -102,6 +102,13 @@ def _candidates(structure: Structure, folders: Sequence[Path] | None) -> Iterato
 
 
 def _check(scores: Scores, name: str) -> None:
+    try:
+        parts = [v for by_choice in scores.features.values() for row in by_choice.values() for v in row.values()]
+        whole = all(math.isfinite(v) for v in parts)
+    except (ValueError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise StudyError(f"{name}: `{FEATURES}` in `about` is no table of numbers; compute the scores again.")
     for where, options in [*scores.layers.items(), *scores.blocks.items()]:
         for option, damage in options.items():
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.core.errors import EngineError, StudyError
@@ -41,17 +41,20 @@ def on_ray(job: Job, address: str, workers: int) -> Iterator[Cluster]:
     """`workers` actors on the cluster at `address` ("auto", "host:port", "ray://host:port", or "local").
 
     Raises:
-        StudyError: Ray is not installed, the cluster cannot be reached, or a worker could not open the model.
+        StudyError: Ray is not installed, the cluster cannot be reached or is too small, or a worker could not open the
+            model.
     """
     try:
         import ray
     except ImportError:
-        raise StudyError("--ray needs the package ray, which is not installed: pip install 'ray==2.60.0'.") from None
+        raise StudyError("--ray needs the package ray, which is not installed: pip install 'quantscape[ray]' "
+                         "(ray==2.60.0).") from None
+    # An actor takes a whole GPU, or the processors its torch threads will use.
+    needs = {"num_gpus": 1, "num_cpus": 1} if job.device.startswith("cuda") else {"num_cpus": job.threads or 1}
     _connect(ray, address)
     actors: list[Any] = []
     try:
-        # An actor takes a whole GPU, or the processors its torch threads will use.
-        needs = {"num_gpus": 1, "num_cpus": 1} if job.device.startswith("cuda") else {"num_cpus": job.threads or 1}
+        _require_room(ray.cluster_resources(), needs, workers)
         remote = ray.remote(**needs, max_restarts=MAX_RESTARTS)(Resident)
         actors += [remote.remote(job) for _ in range(workers)]
         yield Cluster(ray, actors)
@@ -73,6 +76,15 @@ def _connect(ray: Any, address: str) -> None:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise StudyError(f"No Ray cluster answers at {address!r} ({first}); start one with `ray start --head`, or "
                          f"leave --ray away.") from None
+
+
+def _require_room(have: Mapping[str, float], needs: Mapping[str, int], workers: int) -> None:
+    """Refuse more workers than the cluster has room for: Ray would wait for ever for the last ones."""
+    for name, resource, title in (("num_gpus", "GPU", "GPUs"), ("num_cpus", "CPU", "processors")):
+        wanted = needs.get(name, 0) * workers
+        if wanted > have.get(resource, 0):
+            raise StudyError(f"The Ray cluster has {have.get(resource, 0):g} {title} and {workers} workers need "
+                             f"{wanted}; ask for fewer with --workers or --threads.")
 
 
 def _refuse_silence(address: str) -> None:

@@ -7,7 +7,9 @@ dies, however it dies); readers may look on; a kill at any moment leaves whole t
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,19 +151,48 @@ def writer_lock(path: Path, wait_s: float = 0.1) -> Iterator[None]:
     """
     if not path.parent.is_dir():
         raise StudyError(f"There is no folder {path.parent}; make it, or put the study elsewhere.")
-    beside = path.with_name(path.name + ".lock")
-    try:
-        holder = sqlite3.connect(beside, timeout=wait_s, isolation_level=None, check_same_thread=False)
-        holder.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise StudyError(f"{path.name} is being written by another process; let it finish or stop it.") from None
-        raise StudyError(_sentence(path, str(error))) from None
+    beside, end = path.with_name(path.name + ".lock"), time.monotonic() + wait_s
+    holder = None
+    while holder is None:
+        try:
+            holder = _held(beside, max(0.0, end - time.monotonic()))
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StudyError(f"{path.name} is being written by another process; let it finish or stop it."
+                                 ) from None
+            if "disk I/O" not in str(error) or time.monotonic() > end:  # so SQLite calls a file removed meanwhile
+                raise StudyError(_sentence(path, str(error))) from None
     try:
         yield
     finally:
         beside.unlink(missing_ok=True)
         holder.close()
+
+
+def _held(beside: Path, wait_s: float) -> sqlite3.Connection | None:
+    """The lock's file held by this process; None if who held it before removed it meanwhile, so that it is nobody's."""
+    with contextlib.suppress(OSError):  # it lies there, or SQLite says why it cannot
+        os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+    before = _file(beside)
+    holder = sqlite3.connect(beside, timeout=wait_s, isolation_level=None, check_same_thread=False)
+    try:
+        holder.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        holder.close()
+        raise
+    if before is not None and _file(beside) == before:
+        return holder
+    holder.close()
+    return None
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file lies there, None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def check(connection: sqlite3.Connection, path: Path) -> bool:

@@ -115,14 +115,16 @@ class Study:
              retry_failed: bool = False) -> list[Trial]:
         """Enter the trials that are new, and return those of `draws` that are still to be measured, in order.
 
-        A trial measured in any admitted environment is not measured again; failed ones are left unless asked for.
+        A trial measured in any admitted environment is not measured again; failed ones are left unless asked for. A
+        trial that is not done and was drawn otherwise is entered anew, so that recipe and key always agree.
         """
         measured_in = self.environments()[environment]
-        states = {(r["preset"], r["seed"], r["number"]): (r["id"], r["state"])
-                  for r in self._all("SELECT id, preset, seed, number, state FROM trial ORDER BY state = 'done'")}
-        by_key = {r["key"]: (r["id"], r["state"]) for r in self._all("SELECT id, key, state FROM trial")}
         todo = []
         with transaction(self.connection, self.path):
+            self._release(draws)
+            states = {(r["preset"], r["seed"], r["number"]): (r["id"], r["state"])
+                      for r in self._all("SELECT id, preset, seed, number, state FROM trial ORDER BY state = 'done'")}
+            by_key = {r["key"]: (r["id"], r["state"]) for r in self._all("SELECT id, key, state FROM trial")}
             for d in draws:
                 key = trial_key(self.protocol, measured_in, d.options)
                 known = states.get((d.preset, d.seed, d.number)) or by_key.get(key)
@@ -187,13 +189,22 @@ class Study:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def _enter(self, d: Draw, structure: Structure, environment: int, key: str) -> int:
-        recipe = " ".join(str(d.options.get(name, FP16)) for name in self.protocol.choices)
         cursor = self.connection.execute(
             "INSERT INTO trial (key, preset, seed, number, granularity, recipe, bits, bytes, environment, state) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
-            [key, d.preset, d.seed, d.number, d.granularity, recipe, bits_per_weight(structure, d.options),
-             recipe_bytes(structure, d.options), environment])
+            [key, d.preset, d.seed, d.number, d.granularity, self._recipe(d),
+             bits_per_weight(structure, d.options), recipe_bytes(structure, d.options), environment])
         return int(cursor.lastrowid or 0)
+
+    def _release(self, draws: Sequence[Draw]) -> None:
+        """Remove trials that are not done and whose draw has become another recipe: they hold nothing."""
+        wanted = {(d.preset, d.seed, d.number): self._recipe(d) for d in draws}
+        for row in self._all("SELECT id, preset, seed, number, recipe FROM trial WHERE state != 'done'"):
+            if wanted.get((row["preset"], row["seed"], row["number"]), row["recipe"]) != row["recipe"]:
+                self.connection.execute("DELETE FROM trial WHERE id = ?", [row["id"]])
+
+    def _recipe(self, d: Draw) -> str:
+        return " ".join(str(d.options.get(name, FP16)) for name in self.protocol.choices)
 
     def _trial(self, row: sqlite3.Row) -> Trial:
         texts = row["recipe"].split(" ")

@@ -54,6 +54,7 @@ class ChannelsPart:
     presets_note: gr.Markdown
     outliers: gr.Button
     inputs: gr.Button
+    cumulative: gr.Button
     work: HeatGrid
     report: gr.Dropdown
     layer: gr.Dropdown
@@ -99,6 +100,7 @@ def _channels() -> ChannelsPart:
         with gr.Row():
             outliers = gr.Button("Score outliers", size="sm", elem_id="outliers-compute", min_width=120)
             inputs = gr.Button("Measure input errors", size="sm", elem_id="inputs-compute", min_width=120)
+            cumulative = gr.Button("Measure Apple's signal", size="sm", elem_id="cumulative-compute", min_width=120)
         work = HeatGrid({"empty": ""}, elem_id="channels-work")
         with gr.Row():
             report = gr.Dropdown([], label="Calibration", elem_id="channels-report", min_width=150)
@@ -107,8 +109,8 @@ def _channels() -> ChannelsPart:
         text = gr.Markdown(elem_id="channels-text")
         ranges = gr.Plot(show_label=False, elem_id="channels-ranges", visible=False)
         shifts, agreement = HeatGrid(elem_id="channels-shifts"), HeatGrid(elem_id="channels-agreement")
-    return ChannelsPart(tab, presets, note, outliers, inputs, work, report, layer, group, text, ranges, shifts,
-                        agreement)
+    return ChannelsPart(tab, presets, note, outliers, inputs, cumulative, work, report, layer, group, text, ranges,
+                        shifts, agreement)
 
 
 class AnalyseWiring:
@@ -212,7 +214,8 @@ class AnalyseWiring:
 
     def _channels(self, state: gr.State) -> None:
         part, p = self.panel.channels, self.page.parts
-        for button, provider in ((part.outliers, "outliers"), (part.inputs, "activation-error")):
+        for button, provider in ((part.outliers, "outliers"), (part.inputs, "activation-error"),
+                                 (part.cumulative, "cumulative")):
             done = button.click(self.computing(provider), state, part.work, **self.quiet)
             self._then_repaint(done)
         for name, button in zip(NAMES, part.presets, strict=True):

@@ -14,6 +14,7 @@ class InsightPanel:
     """Components below the block's own charts; `tab` is the Block tab."""
 
     tab: gr.Tab
+    option: gr.Dropdown
     title: gr.Markdown
     roles: gr.Plot
     blocks: gr.Plot
@@ -21,7 +22,8 @@ class InsightPanel:
 
 def build(tab: gr.Tab) -> InsightPanel:
     """Two charts of the whole model; the selected blocks are marked in the second."""
+    option = gr.Dropdown([], label="Every layer at", elem_id="insight-option", visible=False)
     title = gr.Markdown("", elem_id="insight-title", elem_classes="qs-quiet")
     roles = gr.Plot(show_label=False, elem_id="by-role", visible=False)
     blocks = gr.Plot(show_label=False, elem_id="by-block", visible=False)
-    return InsightPanel(tab, title, roles, blocks)
+    return InsightPanel(tab, option, title, roles, blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,15 +12,16 @@ from engine.advisor import Forecast
 from engine.core.errors import InputError
 from engine.core.option import Option, parse_option
 from engine.core.recipe import uniform
-from engine.core.record import Scores
+from engine.core.record import FEATURES, Scores
 from engine.core.sizes import bits_per_weight, full_bytes, recipe_bytes
 from engine.models.structure import read_structure
 from engine.providers.files import find_scores
 from engine.providers.table import damage_table
+from explorer.blockpanel import feature_line
 from explorer.decide import BLIND, LIVE, Decider, pins_of
 from explorer.forecasts import shown
 from explorer.gauge import Gauge, extrapolated, gauge_of, page_table
-from explorer.insight import by_block_figure, by_role_figure, chosen_figure
+from explorer.insight import by_block_figure, by_role_figure, chosen_figure, left_out, scored_options
 from explorer.overlays import overlay_data
 from explorer.pareto import allocated, axis_of, baselines, judged, measured, pareto_figure, recipe_of, uniforms
 from explorer.studies import Measured, find_studies, measured_of
@@ -29,10 +31,14 @@ MODEL = "emoji-unet"
 
 @pytest.fixture(scope="module")
 def decider() -> Decider:
-    """Of measured scores; what a predictor adds has tests of its own."""
+    """Of measured scores (Apple's signal made up); what a predictor adds has tests of its own."""
     structure = read_structure(MODEL)
     found = find_scores(structure)
-    return Decider(structure, {k: v for k, v in found.items() if k.startswith(("measured", "weight-error"))})
+    signal = {name: {o: d for o, d in row.items() if o.startswith("kmeans_a")}
+              for name, row in found["weight-error"].layers.items()}
+    cumulative = Scores("cumulative", structure.identity, "latent error over squared peak", signal)
+    return Decider(structure, {k: v for k, v in found.items() if k.startswith(("measured", "weight-error"))}
+                   | {"cumulative": cumulative})
 
 
 def test_the_shipped_predictor_is_what_decides_first() -> None:
@@ -49,6 +55,18 @@ def test_the_shipped_scores_are_offered_and_every_allocator_that_has_what_it_nee
     assert {"uniform", "size-only", LIVE} <= {n for _, n in blind.allocators(BLIND)}
     assert not {"knapsack", "weight-error", "measured-greedy"} & {n for _, n in blind.allocators(BLIND)}
     assert json.loads(blind.plan(BLIND))["gauge"]["title"] == ""
+
+
+def test_what_is_not_on_offer_says_how_to_get_it(decider: Decider) -> None:
+    without = Decider(decider.structure, {k: v for k, v in decider.scores.items() if k != "cumulative"})
+    assert "threshold" not in {n for _, n in without.allocators("measured")}
+    with pytest.raises(InputError, match="make them with sensitivity emoji-unet --provider cumulative"):
+        without.solve("measured", "threshold", without.budget("4 bits"), {})
+    assert "`sensitivity emoji-unet --provider cumulative`" in without.missing()
+    assert "cumulative" not in decider.missing() and "--provider orthogonality`" in decider.missing()
+    # On whatever scores are chosen, the rule goes by its own signal: palettes only.
+    found = decider.solve("measured", "threshold", decider.budget("4 bits"), {}).allocation.recipe.options
+    assert {o.method for o in found.values() if not o.is_untouched} == {"kmeans_a"}
 
 
 @pytest.mark.parametrize("allocator", ["lagrangian", "uniform", "threshold", "measured-greedy", "faithful"])
@@ -176,6 +194,40 @@ def test_insight_charts_hold_every_weight_once(decider: Decider) -> None:
     assert sum(len(t.y) for t in roles.data) == sum(len(t.y) for t in blocks.data) == count
 
 
+def test_insight_says_what_it_leaves_out_and_any_option_can_be_drawn(decider: Decider) -> None:
+    choices = decider.structure.choices
+    rows = {x.name: {"uaq-3": -0.1 if i == 0 else 0.0 if i == 1 else 1.0, **({} if i < 5 else {"uaq-4": 0.5})}
+            for i, x in enumerate(choices)}
+    scores = Scores("measured", decider.structure.identity, "u", rows)
+    assert scored_options(scores) == ["uaq-3", "uaq-4"]
+    figure = by_role_figure(decider.structure, scores, "uaq-3", "u")
+    assert sum(len(t.y) for t in figure.data) == len(choices) - 2
+    said = left_out(decider.structure, scores, "uaq-3")
+    assert said.startswith(f"Not drawn: 2 of {len(choices)} layers do no harm") and "no score" not in said
+    assert left_out(decider.structure, scores, "uaq-4") == "Not drawn: 5 have no score at this option."
+    assert left_out(decider.structure, decider.scores["weight-error"], "uaq-4") == ""
+
+
+def test_the_block_panel_says_which_features() -> None:
+    features = {"uaq-3": {"a": {"error": 3.0, "bits": 0.5}, "b": {"error": 3.0, "bits": -1.5}, "c": {"method": 9.0}}}
+    rows = {n: {"uaq-3": 1.0} for n in "abc"}
+    plain = Scores("measured", "", "", rows)
+    knows = Scores("attribution-saliency", "", "", rows, about={FEATURES: json.dumps(features)})
+    scores = {"measured": plain, knows.provider: knows}
+    assert feature_line(scores, "measured", ["a", "b", "a"]) == [
+        "Which features, by attribution (saliency) at uaq-3: weight error 86 %, bits 14 % (better)."]
+    assert feature_line(scores, "measured", ["c"])[0].endswith("method 100 %.")
+    assert feature_line(scores, "measured", ["d"]) == feature_line({"measured": plain}, "", ["a"]) == []
+
+
+def test_overlays_carry_what_no_trial_supports_at_any_option(decider: Decider) -> None:
+    first, second = (x.name for x in decider.structure.choices[:2])
+    about = {"extrapolated_options": json.dumps({first: ["uaq-3", "uaq-8"], second: []})}
+    scores = replace(decider.scores["measured"], about=about)
+    made = overlay_data(decider.structure, {"measured": scores}, "measured", "ember")
+    assert made["unsupported"] == {first: ["uaq-3", "uaq-8"]} and first not in made["hatched"]
+
+
 def test_the_page_predicts_by_the_predictor_where_one_was_fitted(decider: Decider) -> None:
     rows = {x.name: {"fp16": 0.0, "uaq-3": 2.0, "uaq-4": 1.0} for x in decider.structure.choices}
     first = decider.structure.choices[0]
@@ -188,7 +240,7 @@ def test_the_page_predicts_by_the_predictor_where_one_was_fitted(decider: Decide
     assert measured_table.provider == "measured" and (plain.title, plain.learned) == ("PSNR", False)
     assert page_table(decider.structure, {})[1].title == ""
     overlay = overlay_data(decider.structure, {"predictor": learned}, "predictor", "ember")
-    assert overlay["mark"] == "extrapolated" and {first.name, first.block} <= set(overlay["hatched"])
+    assert overlay["mark"] == "" and overlay["unsupported"] == {first.name: ["uaq-3"]}
     assert len(overlay["hatched"]) < 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from engine.cli.fit import ADDITIVE, KINDS, arguments
 from engine.core.errors import EngineError, InputError
+from engine.core.places import assets_dir
 from engine.core.recipe import recipe_to_json, uniform_bits
 from engine.models.structure import read_structure
 from explorer import page as page_module
@@ -69,7 +72,7 @@ def recipe_file(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("run", [
     lambda s, state, file: s.measuring(state, file, "wide", 10, 4, False, False),
-    lambda s, state, file: s.fitting(state, file, "psnr", "damage"),
+    lambda s, state, file: s.fitting(state, file, "psnr", "additive"),
 ])
 def test_studies_and_fits(run: Callable[..., Any]) -> None:
     held = handlers()
@@ -78,16 +81,30 @@ def test_studies_and_fits(run: Callable[..., Any]) -> None:
         raise InputError(answer["bar"]["error"])
 
 
+@pytest.mark.parametrize(("chosen", "kinds"), [("additive", ADDITIVE), ("all", KINDS)])
+def test_a_fit_of_the_page_fits_what_the_command_line_does(chosen: str, kinds: tuple[str, ...]) -> None:
+    held, seen = handlers(LOCAL), []
+    page = studying(held)
+    page.jobs = SimpleNamespace(standing=Idle().standing, current=None, start=lambda *job: seen.append(job))
+    with pytest.raises(AssertionError):  # nothing was really begun, so there is no job to show
+        page.fitting(view(held), str(assets_dir() / "studies" / "emoji-unet.sqlite"), "psnr", chosen)
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    (_, model, _, words), = seen
+    asked = parser.parse_args(words)
+    assert (asked.model, asked.formula, tuple(asked.kinds)) == (model, "psnr", kinds)
+
+
 def test_study_files_it_does_not_offer(tmp_path: Path) -> None:
     held, other = handlers(), str(tmp_path / "other.sqlite")
-    assert "public page" in studying(held).viewed(view(held), other, None)["about"]
+    assert "public page" in studying(held).viewed(view(held), other, None, "psnr")["about"]
     here = handlers(LOCAL)
-    assert "begins with the first trial" in studying(here).viewed(view(here), other, None)["about"]
+    assert "begins with the first trial" in studying(here).viewed(view(here), other, None, "psnr")["about"]
     offered = studying(held).files(view(held))[1]
-    assert "trials" in studying(held).viewed(view(held), offered, None)["about"]
+    assert "trials" in studying(held).viewed(view(held), offered, None, "psnr")["about"]
 
 
-@pytest.mark.parametrize("provider", ["orthogonality", "outliers", "activation-error"])
+@pytest.mark.parametrize("provider", ["orthogonality", "outliers", "activation-error", "cumulative"])
 def test_measurements(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held = handlers()
     monkeypatch.setattr(held.context.worker, "submit", Idle().start)

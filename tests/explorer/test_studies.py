@@ -10,18 +10,27 @@ import pytest
 from engine.core.errors import InputError, StudyError
 from engine.core.places import assets_dir
 from engine.models.structure import read_structure
+from engine.study.summary import summary
 from explorer.studies import Measured, best_trials, find_studies, own_file, remember, study_view
-from explorer.studying import fit_text, trials_figure, view_text, writable
+from explorer.studying import fit_text, labels_of, trials_figure, view_text, writable
 
 SHIPPED = assets_dir() / "studies" / "emoji-unet.sqlite"
 
 
 def test_a_study_in_words_and_dots() -> None:
-    view = study_view(SHIPPED, read_structure("emoji-unet"), "image_mse")
+    view = study_view(SHIPPED, read_structure("emoji-unet"), labels_of("2*psnr - 3*bits"))
     assert view.trials == len(view.rows) > 100 and view.metrics["psnr"] and not view.metrics["image_mse"]
     assert view.planned >= max(view.presets.values())
     text = view_text(view)
-    assert f"**{view.trials} trials**" in text and "uncorrected" in text
+    assert f"**{view.trials} trials**" in text
+    # What is shown is the reliability of the target's label, as `study show` tells it.
+    told = summary(SHIPPED, "psnr")["label_reliability"]
+    assert f"PSNR: **{told['median']:.3f} over" in text and "uncorrected" in text and list(view.reliability) == ["psnr"]
+    assert told["median"] != summary(SHIPPED, "image_mse")["label_reliability"]["median"]
+    other = study_view(SHIPPED, read_structure("emoji-unet"), ("nothing",))
+    assert "of nothing: **unknown (" in view_text(other) and "per image" in view_text(other)
+    with pytest.raises(InputError):
+        labels_of("psnr +")
     figure = trials_figure(view.rows, "psnr")
     assert sum(len(t.x) for t in figure.data) == view.trials
     assert figure.data[0].customdata[0].startswith("t:emoji-unet:")
@@ -29,17 +38,17 @@ def test_a_study_in_words_and_dots() -> None:
 
 def test_studies_of_other_models_and_no_studies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="another model"):
-        study_view(SHIPPED, read_structure("emoji-dit"), "image_mse")
+        study_view(SHIPPED, read_structure("emoji-dit"))
     cut = tmp_path / "cut.sqlite"
     cut.write_bytes(SHIPPED.read_bytes()[:200_000])
     with pytest.raises(StudyError, match="damaged or cut short"):
-        study_view(cut, read_structure("emoji-unet"), "image_mse")
+        study_view(cut, read_structure("emoji-unet"))
     text = tmp_path / "text.sqlite"
     text.write_text("no database at all, but long enough to be looked at " * 40)
     with pytest.raises(StudyError, match="no SQLite file"):
-        study_view(text, read_structure("emoji-unet"), "image_mse")
+        study_view(text, read_structure("emoji-unet"))
     with pytest.raises(StudyError, match="no study file"):
-        study_view(tmp_path / "none.sqlite", read_structure("emoji-unet"), "image_mse")
+        study_view(tmp_path / "none.sqlite", read_structure("emoji-unet"))
 
 
 def test_best_trials_are_those_none_beats() -> None:

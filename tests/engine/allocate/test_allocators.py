@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 from allocation_cases import BITS, U3, U4, brute_force, scores, structure
 
 from engine.allocate.allocators import ALLOCATORS, Settings, allocate, sweep
-from engine.allocate.baselines import best_of_random, cumulative_plan, error_only, threshold, uniform, uniforms
+from engine.allocate.baselines import best_of_random, error_only, threshold, uniform, uniforms
 from engine.allocate.faithful import argmax
 from engine.allocate.knapsack import knapsack
 from engine.allocate.path import lagrangian, lagrangian_path
 from engine.allocate.problem import JointCosts, Limits, joint_problem, layer_problem
 from engine.core.errors import InputError
 from engine.core.option import FP16, Option
-from engine.core.sizes import full_bytes, recipe_bytes, sensible_options
+from engine.core.record import Scores
+from engine.core.sizes import full_bytes, recipe_bytes, sensible_options, stored_bytes
 
 FEW = Limits(options=(Option("uaq", 2), U3, U4, Option("kmeans_a", 3)), keep_untouched=False)
 
@@ -164,7 +166,30 @@ def test_the_threshold_rule_takes_the_smallest_option_that_passes() -> None:
     stricter = max(c for u in problem.units for c in u.costs if c < level)
     size = sum(min(b for b, c in zip(u.bytes, u.costs, strict=True) if c <= stricter) for u in problem.units)
     assert size > problem.budget_bytes
-    assert cumulative_plan({"a": 2.0, "b": 1.0}, U4) == [{"b": U4}, {"b": U4, "a": U4}]
+
+
+def test_the_threshold_rule_by_hand() -> None:
+    """Three layers; damages are 10^(-dB/10) of the signals 30/20/10, 25/15/5 and 40/35/12 dB at 4, 3, 2 bits."""
+    made = structure(3)
+    names = [x.name for x in made.choices]
+    signal = {name: {f"kmeans_a-{bits}": 10 ** (-db / 10) for bits, db in zip((4, 3, 2), row, strict=True)}
+              for name, row in zip(names, ((30, 20, 10), (25, 15, 5), (40, 35, 12)), strict=True)}
+    given = Scores("cumulative", made.identity, "", signal)
+
+    def size(*bits: int) -> int:
+        return sum(stored_bytes(x, FP16 if b == 16 else Option("kmeans_a", b), 16)
+                   for x, b in zip(made.choices, bits, strict=True))
+
+    for budget, picked, passed in (
+        (size(3, 4, 3), (3, 4, 3), 20),  # at 20 dB 3, 4 and 3 bits pass; at 15 dB 3, 3 and 3 do
+        (size(3, 4, 3) - 1, (3, 3, 3), 15),
+        (size(4, 16, 3), (4, 16, 3), 30),  # no width of the second passes 30 dB: it stays untouched
+        (size(2, 2, 2), (2, 2, 2), 5),
+    ):
+        answer = allocate(layer_problem(made, given, budget), "threshold")
+        assert tuple(answer.recipe.option(n).bits for n in names) == picked
+        assert -10 * math.log10(answer.recipe.provenance["threshold"]) == pytest.approx(passed)
+    assert ALLOCATORS["threshold"].provider == "cumulative"
 
 
 def test_best_of_random_improves_with_draws_and_takes_a_judge() -> None:

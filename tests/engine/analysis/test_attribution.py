@@ -74,6 +74,21 @@ def test_masks_say_which_node_and_which_feature(predictor: Predictor) -> None:
     assert any(found.features[n] for n in ("method", "bits", "error", "damage"))
 
 
+@pytest.mark.parametrize("method", [Method.INTEGRATED_GRADIENTS, Method.SALIENCY, Method.INPUT_X_GRADIENT])
+def test_scores_keep_what_each_layer_owes_to_its_features(predictor: Predictor, method: Method) -> None:
+    scores = attribution_scores(predictor, method, [U3])
+    assert scores.provider == f"attribution-{method}" and set(scores.features) == {"uaq-3"}
+    found = at_3(predictor, method)
+    for name, row in scores.layers.items():
+        parts = scores.features["uaq-3"].get(name, {})
+        assert sum(parts.values()) == pytest.approx(row["uaq-3"], rel=2e-3, abs=1e-3 * max(map(abs, row.values())))
+        assert not {"stage", "block", "unit", "type"} & set(parts)  # the same in both recipes
+    for group, total in found.features.items():
+        summed = sum(row.get(group, 0.0) for row in scores.features["uaq-3"].values())
+        assert summed == pytest.approx(total, rel=1e-2, abs=1e-3 * max(map(abs, found.features.values())))
+    assert not attribution_scores(predictor, Method.ABLATION, [U3], kind=Kind.DAMAGE).features
+
+
 def test_a_recipe_explained_by_itself_is_blameless(predictor: Predictor) -> None:
     reference = reference_of(predictor)
     for method in (Method.SHAPLEY, Method.ABLATION, Method.INTEGRATED_GRADIENTS):

@@ -31,6 +31,8 @@ def test_round_trip(tmp_path: Path) -> None:
     ({"layers": {"a": {"uaq-4": "1"}}}, "expected float"),
     ({"surprise": 1}, "unknown key 'surprise'"),
     ({"layers": []}, "expected dict"),
+    ({"about": {"by_feature": "output"}}, "no table of numbers"),
+    ({"about": {"by_feature": '{"uaq-3": {"a": {"bits": "<b>"}}}'}}, "no table of numbers"),
 ])
 def test_damaged_files_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     path = tmp_path / "s.json"

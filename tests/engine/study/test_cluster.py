@@ -32,6 +32,9 @@ class FakeRay(types.ModuleType):
             raise ConnectionError("no answer\nmore lines")
         self.calls.append(f"init {address}")
 
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 6.0, "GPU": 2.0}
+
     def remote(self, **needs: Any) -> Any:
         self.calls.append(f"needs {needs}")
         return lambda cls: types.SimpleNamespace(remote=lambda *args: _Actor(self, cls(*args)))
@@ -93,6 +96,7 @@ def test_a_lost_actor_costs_its_trial(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("ray", "job", "words"), [
     (None, {}, "needs the package ray"), (FakeRay(), {"address": "nowhere"}, "No Ray cluster answers at 'nowhere'"),
     (FakeRay(), {"address": "ray://127.0.0.1:1"}, "No Ray cluster answers at 'ray://127.0.0.1:1'"),
+    (FakeRay(), {"threads": 4}, "has 6 processors and 2 workers need 8"),
     (FakeRay(), {"source": "absent"}, "There is no model at 'absent'"), (FakeRay(lost=1), {}, "could not start"),
 ])
 def test_what_can_go_wrong_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: Any, job: dict,

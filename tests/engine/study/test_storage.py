@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dump import CHILD_PATH
 from fake_bench import environment, protocol, structure
 
 from engine.core.errors import StudyError
 from engine.core.option import FP16, Option
 from engine.study.export import export
+from engine.study.protocol import trial_key
 from engine.study.sampling import PRESETS, Draw, draw
 from engine.study.storage import open_study, read_study
 from engine.study.trial import Measured, Measurement, State
@@ -48,6 +54,41 @@ def test_round_trip(tmp_path: Path) -> None:
         with pytest.raises(StudyError, match="per image"):
             study.per_image("kd")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.sqlite"]  # no log and no lock left behind
+
+
+def test_recipes_and_keys_agree_when_what_waits_is_drawn_anew(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.sqlite", done=1)
+    # The three that wait are dealt anew: two change places, one becomes what is measured already.
+    anew = [DRAWS[0], *(replace(d, number=n) for d, n in ((DRAWS[2], 1), (DRAWS[1], 2), (DRAWS[0], 3)))]
+    with open_study(path, protocol()) as study:
+        todo = study.plan(anew, structure(), 1)
+        assert [t.options for t in todo] == [DRAWS[2].options, DRAWS[1].options]
+        assert study.counts()[State.DONE] == 1 and study.counts()[State.WAITING] == 2
+        for trial in study.trials(None):
+            assert trial.key == trial_key(protocol(), environment(), trial.options)
+        assert study.plan(anew, structure(), 1) == todo
+
+
+INSIDE = """
+import sys
+from pathlib import Path
+from engine.study.schema import writer_lock
+file, inside = Path(sys.argv[1]), Path(sys.argv[1] + ".inside")
+for _ in range(40):
+    with writer_lock(file, wait_s=60):
+        inside.touch(exist_ok=False)  # somebody else is in: this fails
+        inside.unlink()
+"""
+
+
+def test_those_who_wait_for_a_lock_take_turns(tmp_path: Path) -> None:
+    """Whoever ends removes the lock's file, which others have open and wait for."""
+    command = [sys.executable, "-c", INSIDE, str(tmp_path / "store")]
+    env = {**os.environ, "PYTHONPATH": CHILD_PATH}
+    running = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ended = [process.communicate(timeout=100)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 4, "\n".join(ended)
+    assert not list(tmp_path.iterdir())
 
 
 def test_untouched_layers_come_back_as_fp16(tmp_path: Path) -> None:

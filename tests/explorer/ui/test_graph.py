@@ -72,6 +72,24 @@ def test_every_block_is_a_named_card(story: Callable[..., Any]) -> None:
     assert page.locator("#graph .node[tabindex='0']").count() == 1
 
 
+def test_hatching_follows_the_options_of_the_recipe(story: Callable[..., Any]) -> None:
+    page = story("unet")
+    layer = choices(page, "conv_in")[0]
+    hatch = page.locator(f"{CARD.format('conv_in')} .hatched").first
+
+    def at(option: str) -> None:
+        page.evaluate("""([layer, option]) => {
+            const s = QS.store('main');
+            s.setValue({ overlay: { ...s.overlay, name: 'measured', hatched: [], unsupported: { [layer]: ['uaq-3'] } },
+                         options: { ...s.options, [layer]: option } });
+        }""", [layer, option])
+
+    for option, shown in (("uaq-3", True), ("uaq-4", False), ("uaq-3", True)):
+        at(option)
+        until(page, lambda shown=shown: hatch.evaluate("e => e.style.display !== 'none'") == shown)
+        assert state(page, "s.doubtOf()") == state(page, "s.doubtOf('conv_in')") == ("extrapolated" if shown else "")
+
+
 def test_a_click_selects_and_modifiers_add(story: Callable[..., Any]) -> None:
     page = story("unet")
     page.mouse.click(*middle(page, CARD.format("conv_in")))
