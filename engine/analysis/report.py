@@ -40,11 +40,11 @@ def report_of(table: TrialTable, held_out: Mapping[str, Floats], folds: int,
 
     The chosen one is the candidate of best Spearman within bins, or of least error where no bin is full enough.
     """
-    target = {name: quality(found, table.target, table.bits) for name, found in held_out.items()}
+    target = {name: quality(found, table.target, table.bits, table.presets) for name, found in held_out.items()}
     parts: dict[str, Quality] = {}
     alone = table.quality
     if alone is not None and not np.array_equal(alone, table.target):
         term = table.target - alone
-        parts = {name: quality(found - term, alone, table.bits) for name, found in held_out.items()}
+        parts = {name: quality(found - term, alone, table.bits, table.presets) for name, found in held_out.items()}
     chosen = max(candidates, key=lambda name: (target[name].spearman_in_bins or 0.0, -target[name].mae), default="")
     return Report(table.formula, len(table), folds, target, parts, hops, chosen)

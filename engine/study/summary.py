@@ -10,11 +10,12 @@ import numpy as np
 
 from engine.core.errors import StudyError
 from engine.core.jsonrecord import to_json
+from engine.study.protocol import Protocol
 from engine.study.reliability import Reliability, label_reliability
 from engine.study.storage import Study, read_study
 from engine.study.trial import State
 
-DEFAULT_LABEL = "image_mse"
+DEFAULT_LABEL = "psnr"  # what predictors are fitted to unless told otherwise
 
 
 def summary(path: str | Path, metric: str = "") -> dict[str, Any]:
@@ -71,9 +72,12 @@ def reliability_of(study: Study, metric: str) -> Reliability:
     """
     ids, values = study.per_image(metric)
     bits = {trial.id: trial.bits for trial in study.trials()}
-    protocol = study.protocol
-    groups: tuple[Any, ...] = protocol.labels or (protocol.prompts if any(protocol.prompts) else protocol.seeds)
-    return label_reliability(metric, values, groups, np.array([bits[number] for number in ids]))
+    return label_reliability(metric, values, prompts_of(study.protocol), np.array([bits[number] for number in ids]))
+
+
+def prompts_of(protocol: Protocol) -> tuple[Any, ...]:
+    """What the halves keep together: the prompt or label of every image [M], its seed where there are none."""
+    return protocol.labels or (protocol.prompts if any(protocol.prompts) else protocol.seeds)
 
 
 def summary_text(values: dict[str, Any]) -> str:
