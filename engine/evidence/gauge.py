@@ -119,6 +119,13 @@ class Gauge:
             left = (time.perf_counter() - begin) / (number + 1) * (len(wanted) - number - 1)
             yield Progress(doing, known + number + 1, known + len(wanted), left)
 
+    @property
+    def steps(self) -> int:
+        """Of the sampler, per image."""
+        steps = self._request.steps
+        assert steps is not None, "a checked request says its steps"
+        return steps
+
     def __getitem__(self, recipe: Recipe) -> Result:
         """The result of a measured recipe."""
         return self.results[recipe.hash]

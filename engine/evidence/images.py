@@ -15,6 +15,7 @@ from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
 from engine.evidence.agreement import BLOCKS, at_option
 from engine.evidence.contest import CANDIDATES, DRAWS, OURS, RANDOM, Budget, Entry, Sources, budgets, entries
+from engine.evidence.effort import Effort, efforts
 from engine.evidence.gauge import FULL, Gauge, Setting
 from engine.evidence.scale import Places, Scale, Stage
 from engine.evidence.studied import Studied
@@ -72,6 +73,9 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
     judged = Gauge(model, places.file(studied, "judged.jsonl"), Setting("calibration", scale.judged, scale.steps))
     drawn = [e for e in contenders if e.contender in JUDGED]
     yield from judged.measure([e.recipe for e in drawn], "candidates and random draws")
+    spent = [Effort(name, "recipes judged on calibration images", len({e.recipe.hash for e in drawn
+                                                                       if e.contender == name}), scale.judged,
+                    judged.steps) for name in JUDGED]
     best = {(b.name, name): max((e for e in drawn if (e.budget, e.contender) == (b.name, name)), default=None,
                                 key=lambda e: label_of(judged[e.recipe])) for b in sizes for name in JUDGED}
     kept = [e for e in contenders if e.contender not in JUDGED or e is best[e.budget, e.contender]]
@@ -83,7 +87,7 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
             "choices": [x.name for x in studied.structure.choices],
             "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
-            "evaluations": _evaluations(studied, known)}
+            "efforts": to_json(efforts(studied, known, spent, {e.contender for e in kept}))}
 
 
 def _contenders(studied: Studied, places: Places, predictor: Predictor, known: dict[str, Scores],
@@ -108,16 +112,4 @@ def _contenders(studied: Studied, places: Places, predictor: Predictor, known: d
     write_json(path, [{"budget": e.budget, "contender": e.contender, "bytes": e.bytes, "note": e.note,
                        "options": {n: str(o) for n, o in e.recipe.options.items()}} for e in found])
     return found
-
-
-def _evaluations(studied: Studied, known: dict[str, Scores]) -> dict[str, int]:
-    """How many recipes each way of learning sensitivity had to run."""
-    counts = {"study": len(studied.table)}
-    if CUMULATIVE in known:
-        counts["threshold"] = int(known[CUMULATIVE].about.get("evaluations", "0"))
-    if "measured" in known:
-        rows = [*known["measured"].layers.values(), *known["measured"].blocks.values()]
-        counts["measured"] = sum(len(row) for row in rows)
-    return counts
-
 

@@ -213,8 +213,25 @@ def _summary(contest: Mapping[str, Any]) -> str:
         lines.append(f"{four['ours']} against uniform {four['uniform']} ({four['uniform_bytes'] / 1e6:.3f} MB): "
                      f"{four['ours_psnr']:.2f} and {four['uniform_psnr']:.2f} dB, difference {mean:+.2f} ({low:+.2f} "
                      f"to {high:+.2f}): {'as good' if four['verdict'] != 'worse' else '**not as good**'}.")
-    counts = contest["evaluations"]
-    lines.append("Recipes each way had to measure: " + ", ".join(f"{k} {v}" for k, v in counts.items()) + ".")
+    lines.append(_efforts(contest["efforts"]))
+    return "\n\n".join(lines)
+
+
+def _efforts(efforts: Sequence[Mapping[str, Any]]) -> str:
+    """What everyone had to measure, the most expensive first."""
+    total: dict[str, int] = {}
+    for e in efforts:
+        total[e["contender"]] = total.get(e["contender"], 0) + e["recipes"] * e["images"] * e["steps"]
+    rows = [(name, "all together" if what is None else what["what"],
+             *(("", "", "") if what is None else (what["recipes"], what["images"], what["steps"])),
+             f"{total[name] if what is None else what['recipes'] * what['images'] * what['steps']:,}")
+            for name in sorted(total, key=lambda n: -total[n])
+            for what in [None, *(e for e in efforts if e["contender"] == name)]]
+    lines = ["What everyone had to measure for all budgets together, in image-steps (one sampler step of one image). "
+             "Full precision's images are left out; uniform recipes, `size-only` and `weight-error` measure nothing.",
+             table(("contender", "measured", "recipes", "images", "steps", "image-steps"), rows)]
+    if total.get("threshold"):
+        lines.append(f"Ours measured {total['ours'] / total['threshold']:.3g} times what Apple's rule did.")
     return "\n\n".join(lines)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from engine.core.option import FP16, Option
 from engine.core.record import Scores
 from engine.core.sizes import recipe_bytes
 from engine.evidence.agreement import agreements, at_option
-from engine.evidence.contest import CANDIDATES, EQUAL, OURS, Budget, Sources, budgets, entries
+from engine.evidence.contest import CANDIDATES, EQUAL, OURS, RANDOM, Budget, Sources, budgets, entries
+from engine.evidence.effort import Effort, efforts
 from engine.evidence.learning import learning_curve
 from engine.evidence.switching import curve, orders, recipes_of
 from engine.evidence.verdict import judge
@@ -139,3 +142,23 @@ def test_more_trials_teach_more_and_finished_sizes_are_kept(table: TrialTable, t
     with pytest.raises(StudyError):
         run((16,), "other trials")
     assert np.isfinite(both[40]["ridge"].mae)  # type: ignore[attr-defined]
+
+
+def test_efforts_are_counted_in_one_unit_for_everyone(truth: Truth, table: TrialTable) -> None:
+    protocol = SimpleNamespace(images=64, steps=20)
+    studied: Any = SimpleNamespace(table=table, protocol=protocol)
+    once = {n: {"uaq-3": 1.0} for n in truth.damage}
+    layers = len(once)
+    measured = Scores("measured", "", IMAGE_MSE, once, about={"images": "16", "steps": "20"})
+    apple = Scores("cumulative", "", "", once, about={"images": "8", "steps": "1", "evaluations": "30"})
+    judged = [Effort(OURS, "judged", 8, 16, 20), Effort(OURS, "judged", 2, 64, 20), Effort(RANDOM, "judged", 8, 16, 20)]
+    total: dict[str, int] = {}
+    names = {OURS, RANDOM, "threshold", "measured-greedy", "measured, knapsack", "faithful, layers"}
+    for e in efforts(studied, {"measured": measured, "cumulative": apple}, judged, names):
+        total[e.contender] = total.get(e.contender, 0) + e.image_steps
+    assert total[OURS] == 20 * (64 * len(table) + 16 * layers + 8 * 16 + 2 * 64)
+    assert total["threshold"] == 30 * 8
+    assert total["measured-greedy"] == total["measured, knapsack"] == 20 * 16 * layers
+    assert total[RANDOM] == 20 * 8 * 16
+    assert total["faithful, layers"] == 20 * 64 * len(table)
+    assert {e.contender for e in efforts(studied, {}, [], {OURS, "size-only"})} == {OURS}
