@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engine.advisor import Advisor
 from engine.analysis.predictor import Kind, Predictor
 from engine.analysis.scoring import BlockScores, block_scores, operation_scores
 from engine.core.errors import StudyError
 from engine.core.files import read_json, write_json
-from engine.core.jsonrecord import to_json
+from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import Option, parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
 from engine.evidence.agreement import BLOCKS, at_option
-from engine.evidence.contest import CANDIDATES, DRAWS, OURS, RANDOM, Budget, Entry, Sources, budgets, entries
+from engine.evidence.contest import (
+    CANDIDATES,
+    DRAWS,
+    OURS,
+    RANDOM,
+    Budget,
+    Dropped,
+    Entry,
+    Sources,
+    budgets,
+    entries,
+    fingerprint,
+)
 from engine.evidence.effort import Effort, efforts
 from engine.evidence.gauge import FULL, Gauge, Setting
 from engine.evidence.scale import Places, Scale, Stage
@@ -69,7 +82,7 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
              known: dict[str, Scores]) -> Stage:
     """Every contender at every budget, on the final images."""
     sizes = budgets(studied.structure)
-    contenders = yield from _contenders(studied, places, predictor, known, sizes)
+    contenders, dropped = yield from _contenders(studied, places, predictor, known, sizes)
     judged = Gauge(model, places.file(studied, "judged.jsonl"), Setting("calibration", scale.judged, scale.steps))
     drawn = [e for e in contenders if e.contender in JUDGED]
     yield from judged.measure([e.recipe for e in drawn], "candidates and random draws")
@@ -86,30 +99,33 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
     return {"images": scale.images, "judged": scale.judged, "candidates": CANDIDATES, "draws": DRAWS,
             "choices": [x.name for x in studied.structure.choices],
             "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
+            "dropped": to_json(dropped),
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
             "efforts": to_json(efforts(studied, known, spent, {e.contender for e in kept}))}
 
 
 def _contenders(studied: Studied, places: Places, predictor: Predictor, known: dict[str, Scores],
                 sizes: Sequence[Budget]) -> Stage:
-    """The recipes, kept in a file: they depend on the trials, and scoring blocks jointly takes minutes."""
-    path = places.file(studied, f"contenders-{studied.digest}.json")
+    """The recipes and who has none, kept in a file named by all that determines them: scoring blocks jointly takes
+    minutes."""
+    sources = Sources(Advisor(predictor), known)
+    path = places.file(studied, f"contenders-{fingerprint(studied.digest, sources, sizes)}.json")
     reference = model_ref(studied.structure)
     if path.is_file():
-        return [Entry(r["budget"], r["contender"], Recipe(reference, {n: parse_option(o) for n, o in
-                                                                      r["options"].items()}), r["bytes"], r["note"])
-                for r in read_json(path, StudyError)]
+        content = read_json(path, StudyError)
+        return ([Entry(r["budget"], r["contender"], Recipe(reference, {n: parse_option(o) for n, o in
+                                                                       r["options"].items()}), r["bytes"], r["note"])
+                 for r in content["entries"]], [from_json(Dropped, r) for r in content["dropped"]])
     yield Progress("allocating", 0, 0)
-    blocks: list[BlockScores] = []
-    operation = None
     if any(k in predictor.members for k in (Kind.GNN, Kind.GUIDED)):
-        operation = operation_scores(predictor)
+        blocks: list[BlockScores] = []
         for number, block in enumerate(block_scores(predictor, studied.table.picks, options=PAPER)):
             blocks.append(block)
             yield Progress(f"joint scores of {block.id}", number + 1, len(predictor.subject.graph.parts))
-    sources = Sources(Advisor(predictor), known, operation, blocks)
-    found = [e for budget in sizes for e in entries(sources, budget)]
-    write_json(path, [{"budget": e.budget, "contender": e.contender, "bytes": e.bytes, "note": e.note,
-                       "options": {n: str(o) for n, o in e.recipe.options.items()}} for e in found])
-    return found
-
+        sources = replace(sources, operation=operation_scores(predictor), blocks=blocks)
+    every = [e for budget in sizes for e in entries(sources, budget)]
+    found, dropped = [e for e in every if isinstance(e, Entry)], [e for e in every if isinstance(e, Dropped)]
+    write_json(path, {"dropped": to_json(dropped), "entries": [
+        {"budget": e.budget, "contender": e.contender, "bytes": e.bytes, "note": e.note,
+         "options": {n: str(o) for n, o in e.recipe.options.items()}} for e in found]})
+    return found, dropped

@@ -179,9 +179,17 @@ def _contest(found: Mapping[str, Any]) -> str:
              f"chosen on the final images. Floor of the distances (full precision on other seeds): "
              + ", ".join(f"{m['name']} {m['value']:.4g}" for m in contest["floor"]) + "."]
     for budget in contest["budgets"]:
-        lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB)", _standing(budget["rows"])]
+        lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB)", _standing(budget["rows"]),
+                  _dropped([d for d in contest["dropped"] if d["budget"] == budget["budget"]])]
+    shown = {b["budget"] for b in contest["budgets"]}
+    lines += [f"**{d['budget']}**: {_dropped([d])}" for d in contest["dropped"] if d["budget"] not in shown]
     lines.append(_summary(contest))
-    return "\n\n".join(lines)
+    return "\n\n".join(line for line in lines if line)
+
+
+def _dropped(dropped: Sequence[Mapping[str, Any]]) -> str:
+    """Who has no recipe at a budget, and why."""
+    return " ".join(f"Without a recipe here: {d['contender']} ({d['why'].rstrip('.')})." for d in dropped)
 
 
 def _standing(rows: Sequence[Mapping[str, Any]]) -> str:

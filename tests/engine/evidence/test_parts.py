@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,25 @@ from engine.analysis.fitting import fit_predictor, fitted
 from engine.analysis.planted import Plan, Truth, measure, plant
 from engine.analysis.predictor import Kind
 from engine.analysis.trials import TrialTable, subject_of, trial_table
-from engine.core.errors import StudyError
+from engine.core.errors import InputError, StudyError
 from engine.core.option import FP16, Option
 from engine.core.record import Scores
 from engine.core.sizes import recipe_bytes
 from engine.evidence.agreement import agreements, at_option
-from engine.evidence.contest import CANDIDATES, EQUAL, OURS, RANDOM, Budget, Sources, budgets, entries
+from engine.evidence.contest import (
+    CANDIDATES,
+    EQUAL,
+    EVERYONE,
+    OURS,
+    RANDOM,
+    Budget,
+    Dropped,
+    Entry,
+    Sources,
+    budgets,
+    entries,
+    fingerprint,
+)
 from engine.evidence.effort import Effort, efforts
 from engine.evidence.learning import learning_curve
 from engine.evidence.switching import curve, orders, recipes_of
@@ -105,18 +119,57 @@ def test_our_candidates_fit_and_differ(truth: Truth, table: TrialTable) -> None:
     measured = Scores("measured", truth.structure.identity, IMAGE_MSE, truth.damage)
     budget = budgets(truth.structure)[0]
     sources = Sources(advisor, {"measured": measured, "weight-error": truth.errors})
-    found = [e for e in entries(sources, budget) if e.contender == OURS]
+    every = [e for e in entries(sources, budget) if isinstance(e, Entry)]
+    found = [e for e in every if e.contender == OURS]
     assert len(found) == CANDIDATES
     assert [e.note for e in found[:2]] == ["predicted optimum", "layers measured alone"]
     assert all(e.bytes <= budget.bytes for e in found)
     assert len({e.recipe.hash for e in found}) > CANDIDATES / 2
-    again = [e for e in entries(sources, budget) if e.contender == OURS]
+    again = [e for e in entries(sources, budget) if isinstance(e, Entry) and e.contender == OURS]
     assert [e.recipe.hash for e in again] == [e.recipe.hash for e in found]
     # What is shaken a little stays good: no candidate is as bad as choosing by size alone.
-    blind = next(e for e in entries(sources, budget) if e.contender == "size-only")
+    blind = next(e for e in every if e.contender == "size-only")
     assert min(truth.psnr(dict(e.recipe.options)) for e in found) > truth.psnr(dict(blind.recipe.options))
     tiny = Budget("nothing", "low", 10)
-    assert not list(entries(sources, tiny))
+    (nobody,) = entries(sources, tiny)
+    assert isinstance(nobody, Dropped) and nobody.contender == EVERYONE and "budget" in nobody.why
+
+
+def test_who_has_no_recipe_is_named_with_the_reason(truth: Truth, table: TrialTable,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    advisor = Advisor(fitted(fit_predictor(table, kinds=[Kind.DAMAGE])))
+    budget = budgets(truth.structure)[0]
+    dropped = [e for e in entries(Sources(advisor, {"weight-error": truth.errors}), budget) if isinstance(e, Dropped)]
+    assert {d.contender for d in dropped} == {"measured-greedy", "measured, knapsack", "threshold"}
+    assert all(d.contender.startswith("measured") == ("measured" in d.why) for d in dropped)
+
+    def refuse(*_: object) -> None:
+        raise InputError("it cannot be.")
+
+    monkeypatch.setattr("engine.evidence.contest.allocate", refuse)
+    failed = [e for e in entries(Sources(advisor, {"weight-error": truth.errors}), budget) if isinstance(e, Dropped)]
+    assert {d.contender for d in failed if d.why == "it cannot be."} == {"size-only", "weight-error"}
+
+
+def test_kept_contenders_belong_to_the_scores_they_came_from(truth: Truth, table: TrialTable,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    advisor = Advisor(fitted(fit_predictor(table, kinds=[Kind.DAMAGE])))
+    sizes = budgets(truth.structure)
+    known = {"weight-error": truth.errors}
+
+    def named(found: dict[str, Scores], digest: str = "d") -> str:
+        return fingerprint(digest, Sources(advisor, found), sizes)
+
+    signal = Scores("cumulative", truth.structure.identity, "", truth.damage)
+    louder = replace(signal, layers={n: {o: 2 * d for o, d in row.items()} for n, row in truth.damage.items()})
+    names = [named(known), named({**known, "cumulative": signal}), named({**known, "cumulative": louder}),
+             named(known, "other trials"), fingerprint("d", Sources(advisor, known), sizes[1:])]
+    for constant in ("DRAWS", "CANDIDATES", "SHAKE", "MIDDLING"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"engine.evidence.contest.{constant}", 3)
+            names.append(named(known))
+    assert len(set(names)) == len(names)
+    assert named({**known, "attribution": signal}) == named(known)  # nobody allocates by it
 
 
 def test_more_trials_teach_more_and_finished_sizes_are_kept(table: TrialTable, tmp_path: Path) -> None:
