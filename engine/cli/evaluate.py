@@ -30,6 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Generate twice, measure, and print every metric with n and interval."""
+    from dataclasses import replace
+
     from engine.core.recipe import Recipe, bits_per_weight, model_ref
     from engine.live.apply import apply, apply_all
     from engine.live.generate import Picture, generate
@@ -50,7 +52,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     untouched = Recipe(model_ref(model.structure), {})
     extractor = find_extractor(model.directory, args.device)
     full = Reference(pictures(untouched, request, "full precision"), extractor)
-    other = pictures(untouched, _request(model, args, first=args.images), "other seeds") if args.floor else []
+    # the same prompts: other ones differ by more than chance
+    again = replace(request, seeds=_request(model, args, first=args.images).seeds)
+    other = pictures(untouched, again, "other seeds") if args.floor else []
     quantized = pictures(recipe, request, "quantized")
     metrics = compare(full, quantized)
     real = reference_pictures(Path(args.reference) if args.reference else None, model.directory, model.limits.width)

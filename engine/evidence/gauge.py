@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from engine.providers.prompts import request_for, split_of
 
 VERSION = 1
 DIGITS = 5  # of the values kept per image
-FULL = "full precision on other seeds"  # the record of the floor
+FULL = "full precision, same prompts, other seeds"  # the record of the floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,9 @@ class Gauge:
         start = time.perf_counter()
         full = self._full(cancel)
         apply_all(self._model, Recipe(model_ref(self._model.structure), {}), cancel=cancel)
-        other = self._pictures(self._asked(first=self.setting.images), cancel)
+        # the same prompts: other ones differ by more than chance
+        seeds = self._asked(first=self.setting.images).seeds
+        other = self._pictures(replace(self._request, seeds=seeds), cancel)
         return Result(FULL, recipe_bytes(self._model.structure, {}), {}, tuple(floor(full, other)), {},
                       time.perf_counter() - start)
 

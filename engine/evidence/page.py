@@ -176,7 +176,7 @@ def _contest(found: Mapping[str, Any]) -> str:
              f"the same images. Ours is one of {contest['candidates']} candidates: the predicted optimum, that of "
              f"layers measured alone, and optima of the predictor's table shaken; like the best of {contest['draws']} "
              f"random recipes it is chosen by {contest['judged']} calibration images. Uniform is the best that fits, "
-             f"chosen on the final images. Floor of the distances (full precision on other seeds): "
+             f"chosen on the final images. Floor of the distances (full precision, same prompts, other seeds): "
              + ", ".join(f"{m['name']} {m['value']:.4g}" for m in contest["floor"]) + "."]
     for budget in contest["budgets"]:
         lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB)", _standing(budget["rows"]),
