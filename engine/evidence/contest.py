@@ -43,6 +43,7 @@ CANDIDATES = 8  # of ours
 SHAKE = 0.12  # deviation of the log damages of those that are shaken
 MEASURED = "measured"
 MIDDLING = (3, 4)  # bits
+OPTIMUM, ALONE = "predicted optimum", "layers measured alone"  # notes of two of our candidates
 # baseline -> whose scores it allocates by; MPQ-Diff's have a comparison of their own
 BASELINES = {"weight-error": "weight-error", "measured-greedy": MEASURED, "measured, knapsack": MEASURED,
              "threshold": "cumulative"}
@@ -162,17 +163,18 @@ def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry |
         option = str(found.recipe.provenance["allocator"]).removeprefix(f"{UNIFORM} ")
         if not budget.option or option == budget.option:
             yield Entry(budget.name, UNIFORM, found.recipe, found.bytes, option)
-    for number, found in enumerate(random_recipes(_drawn_from(structure, budget, limits), DRAWS, seed)):
-        yield Entry(budget.name, RANDOM, found.recipe, found.bytes, f"draw {number + 1} of {DRAWS}")
+    pool, drawn_from = _drawn_from(structure, budget, limits)
+    for number, found in enumerate(random_recipes(drawn_from, DRAWS, seed)):
+        yield Entry(budget.name, RANDOM, found.recipe, found.bytes, f"draw {number + 1} of {DRAWS} from {pool}")
 
 
 def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterator[Entry]:
     """The recipe of the predictor's table, that of the layers measured alone (where they were, since what the
     predictor adds to them is doubtful at some budgets), and recipes of the table shaken."""
     advisor = sources.advisor
-    tables = [("predicted optimum", advisor.scores)]
+    tables = [(OPTIMUM, advisor.scores)]
     if MEASURED in sources.found:
-        tables.append(("layers measured alone", completed(advisor.structure, sources.found, MEASURED)))
+        tables.append((ALONE, completed(advisor.structure, sources.found, MEASURED)))
     for number in range(CANDIDATES - len(tables)):
         rng = np.random.default_rng(derive("contest", budget.name, seed, number))
         tables.append((f"shaken {number + 1}", shaken(advisor.scores, SHAKE, rng)))
@@ -181,14 +183,15 @@ def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterat
         yield Entry(budget.name, OURS, found.recipe, found.bytes, note)
 
 
-def _drawn_from(structure: Structure, budget: Budget, limits: Limits) -> Problem:
+def _drawn_from(structure: Structure, budget: Budget, limits: Limits) -> tuple[str, Problem]:
     """What random recipes are drawn from: options of 3 and 4 bits where those fit, which is kinder to chance than
     mixing 2 and 8 bits; else all."""
     middling = replace(limits, options=tuple(o for o in limits.options or () if o.bits in MIDDLING))
     try:
-        return layer_problem(structure, blind_scores(structure), budget.bytes, middling)
+        pool = f"options of {' and '.join(map(str, MIDDLING))} bits"
+        return pool, layer_problem(structure, blind_scores(structure), budget.bytes, middling)
     except InputError:
-        return layer_problem(structure, blind_scores(structure), budget.bytes, limits)
+        return "all options", layer_problem(structure, blind_scores(structure), budget.bytes, limits)
 
 
 def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Allocation]]:

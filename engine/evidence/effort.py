@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from engine.core.errors import InputError
 from engine.core.record import Scores
 from engine.evidence.contest import MEASURED, OURS
 from engine.evidence.studied import Studied
@@ -37,25 +38,32 @@ class Effort:
         return self.recipes * self.images * self.steps
 
 
-def efforts(studied: Studied, known: Mapping[str, Scores], judged: Iterable[Effort],
-            contenders: Container[str]) -> list[Effort]:
-    """Everything that was measured for the contest's contenders, for all budgets together.
+def efforts(studied: Studied, known: Mapping[str, Scores], contenders: Container[str]) -> list[Effort]:
+    """Everything that was measured before the contest's contenders could allocate, for all budgets together.
 
     Args:
         studied: the study ours learns from.
         known: provider -> scores at hand; ours starts from layers measured alone where those are among them.
-        judged: the recipes judged on calibration images.
         contenders: those that take part.
+
+    Raises:
+        InputError: scores do not say how many images and steps they took.
     """
     protocol = studied.protocol
     study = ("trials of the study", len(studied.table), protocol.images, protocol.steps)
     found = [Effort(name, *study) for name in (OURS, *FROM_TRIALS)]
     if MEASURED in known:
-        about, rows = known[MEASURED].about, known[MEASURED].layers
-        alone = ("layers one at a time", sum(map(len, rows.values())), int(about["images"]), int(about["steps"]))
+        count = sum(map(len, known[MEASURED].layers.values()))
+        alone = ("layers one at a time", count, _said(known[MEASURED], "images"), _said(known[MEASURED], "steps"))
         found += [Effort(name, *alone) for name in (OURS, *FROM_MEASURED)]
     if CUMULATIVE in known:
-        about = known[CUMULATIVE].about
-        found.append(Effort(THRESHOLD, "layers alone and one after another", int(about["evaluations"]),
-                            int(about["images"]), int(about["steps"])))
-    return [e for e in (*found, *judged) if e.contender in contenders]
+        found.append(Effort(THRESHOLD, "layers alone and one after another",
+                            *(_said(known[CUMULATIVE], what) for what in ("evaluations", "images", "steps"))))
+    return [e for e in found if e.contender in contenders]
+
+
+def _said(scores: Scores, what: str) -> int:
+    text = scores.about.get(what, "")
+    if not text.isdecimal():
+        raise InputError(f"The scores of {scores.provider} do not say how many {what} they took; measure them again.")
+    return int(text)

@@ -16,6 +16,7 @@ from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
 from engine.evidence.agreement import BLOCKS, at_option
 from engine.evidence.contest import (
+    ALONE,
     CANDIDATES,
     DRAWS,
     OURS,
@@ -83,6 +84,7 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
     """Every contender at every budget, on the final images."""
     sizes = budgets(studied.structure)
     contenders, dropped = yield from _contenders(studied, places, predictor, known, sizes)
+    before = efforts(studied, known, {e.contender for e in contenders})
     judged = Gauge(model, places.file(studied, "judged.jsonl"), Setting("calibration", scale.judged, scale.steps))
     drawn = [e for e in contenders if e.contender in JUDGED]
     yield from judged.measure([e.recipe for e in drawn], "candidates and random draws")
@@ -97,11 +99,12 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
     yield from final.measure([e.recipe for e in kept], "final comparisons")
     recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
     return {"images": scale.images, "judged": scale.judged, "candidates": CANDIDATES, "draws": DRAWS,
+            "alone": any((e.contender, e.note) == (OURS, ALONE) for e in contenders),
             "choices": [x.name for x in studied.structure.choices],
             "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
             "dropped": to_json(dropped),
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
-            "efforts": to_json(efforts(studied, known, spent, {e.contender for e in kept}))}
+            "efforts": to_json([*before, *spent])}
 
 
 def _contenders(studied: Studied, places: Places, predictor: Predictor, known: dict[str, Scores],

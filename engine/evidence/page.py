@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.evidence.comparisons import comparisons
+from engine.evidence.markdown import goal, number, table
+
 CONTROLS = ("average bits", "weight error", "ridge", "measured alone")
 BLIND = ("size-only", "weight-error", "random")
 GOALS = {"reliability": 0.9, "in_bins": 0.85, "blocks": 0.8, "layers": 0.6, "overhead": 0.05}
@@ -26,7 +29,6 @@ leaves (`tests/engine/study/test_resume.py`); batched attention equals PyG's `GA
 (`tests/engine/analysis/test_attribution.py`); the integer program equals brute force on six layers
 (`tests/engine/allocate/test_allocators.py`).
 """
-Row = Sequence[object]
 
 
 def page(found: Sequence[Mapping[str, Any]]) -> str:
@@ -37,7 +39,7 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
 def chapter(found: Mapping[str, Any]) -> str:
     """One model."""
     parts = [f"## {found['model']}", _labels(found), _predictor(found), _learning(found), _agreement(found),
-             _switching(found), _contest(found), _cost(found)]
+             _switching(found), comparisons(found), _cost(found)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -47,7 +49,7 @@ def _labels(found: Mapping[str, Any]) -> str:
     lines = [f"### Labels\n\n{study['trials']} trials ({presets}) of {study['images']} images each, {study['steps']} "
              f"steps; target `{found['formula']}`. Reliability is Spearman between labels from two disjoint halves of "
              f"the prompts, median of 20 splits, uncorrected."]
-    rows = [(name, f"{r['median']:.3f}", _number(r["median_in_bins"]))
+    rows = [(name, f"{r['median']:.3f}", number(r["median_in_bins"]))
             for name, r in study["label_reliabilities"].items()]
     if rows:
         lines.append(table(("label", "overall", "within 0.25-bit bins"), rows))
@@ -55,12 +57,12 @@ def _labels(found: Mapping[str, Any]) -> str:
     if "note" in own:
         lines.append(f"The reliability of the target is not known: {own['note']}")
         return "\n\n".join(lines)
-    each = "; ".join(f"`{preset}` {_number(value)}" for preset, value in own["by_preset"].items())
+    each = "; ".join(f"`{preset}` {number(value)}" for preset, value in own["by_preset"].items())
     lines += [f"Of the target the predictor is fitted to, over {own['trials']} trials: {own['median']:.3f} "
-              f"({own['low']:.3f} to {own['high']:.3f}) overall, {_number(own['coarse'])} within 0.25-bit bins, "
-              f"{_number(own['in_bins'])} within bins of 0.1 bits and one preset ({each}), "
-              f"{_number(own['pooled_in_bins'])} within 0.1 bits with presets mixed.",
-              _goal("label reliability overall", own["median"], GOALS["reliability"])]
+              f"({own['low']:.3f} to {own['high']:.3f}) overall, {number(own['coarse'])} within 0.25-bit bins, "
+              f"{number(own['in_bins'])} within bins of 0.1 bits and one preset ({each}), "
+              f"{number(own['pooled_in_bins'])} within 0.1 bits with presets mixed.",
+              goal("label reliability overall", own["median"], GOALS["reliability"])]
     return "\n\n".join(lines)
 
 
@@ -86,7 +88,7 @@ def _predictor(found: Mapping[str, Any]) -> str:
                      "there and is corrected by the trials; all others know nothing but the trials.")
     best, controls = figures[found["kind"]], {c: figures[c]["spearman_in_bins"] for c in CONTROLS if c in figures}
     if best["spearman_in_bins"] is not None:
-        lines += [_goal("Spearman within bins of 0.1 bits and one preset", best["spearman_in_bins"], GOALS["in_bins"]),
+        lines += [goal("Spearman within bins of 0.1 bits and one preset", best["spearman_in_bins"], GOALS["in_bins"]),
                   _ceiling(found["reliability"])]
         above = all(c is None or best["spearman_in_bins"] > c for c in controls.values())
         lines.append(f"Above {', '.join(controls)} there: {'yes' if above else '**no**'}.")
@@ -119,8 +121,8 @@ def _network_sentence(figures: Mapping[str, Any]) -> str:
 
 def _figures(figures: Mapping[str, Any]) -> str:
     presets = list(dict.fromkeys(p for q in figures.values() for p in q["by_preset"]))
-    rows = [(name, f"{q['spearman']:.3f}", _number(q["spearman_in_bins"]),
-             *(_number(q["by_preset"].get(p)) for p in presets), _number(q["pooled_in_bins"]), f"{q['kendall']:.3f}",
+    rows = [(name, f"{q['spearman']:.3f}", number(q["spearman_in_bins"]),
+             *(number(q["by_preset"].get(p)) for p in presets), number(q["pooled_in_bins"]), f"{q['kendall']:.3f}",
              f"{q['ndcg10']:.3f}", f"{q['mae']:.3f}") for name, q in figures.items()]
     return table(("", "Spearman", "within bins", *(f"`{p}` within bins" for p in presets), "presets mixed", "Kendall",
                   "NDCG@10", "mean error"), rows)
@@ -131,7 +133,7 @@ def _learning(found: Mapping[str, Any]) -> str:
     if not curve:
         return ""
     names = list(next(iter(curve.values())))
-    rows = [(size, *(f"{_number(f[n]['spearman_in_bins'])} ({f[n]['spearman']:.3f})" for n in names))
+    rows = [(size, *(f"{number(f[n]['spearman_in_bins'])} ({f[n]['spearman']:.3f})" for n in names))
             for size, f in curve.items()]
     return ("### Learning curve\n\nSpearman within bins of 0.1 bits and one preset (overall in brackets) on the same "
             "held-out trials, by the number of trials learned from.\n\n" + table(("trials", *names), rows))
@@ -151,7 +153,7 @@ def _agreement(found: Mapping[str, Any]) -> str:
                   table(("score", "Spearman", "95 %", "n"), rows)]
         own = next((r for r in group["rows"] if r["name"].startswith("attribution-shapley")), None)
         if own:
-            lines.append(_goal(f"default attribution over {group['level']}", own["spearman"], GOALS[group["level"]]))
+            lines.append(goal(f"default attribution over {group['level']}", own["spearman"], GOALS[group["level"]]))
             below = [r for r in group["rows"] if r["name"] in BLIND and r["spearman"] >= own["spearman"]]
             lines.append(f"Above {', '.join(BLIND)}: {'yes' if not below else '**no**'}.")
     return "\n\n".join(lines)
@@ -170,79 +172,6 @@ def _switching(found: Mapping[str, Any]) -> str:
             + table(("order", "deletion", "insertion"), rows))
 
 
-def _contest(found: Mapping[str, Any]) -> str:
-    contest = found["contest"]
-    lines = [f"### Final comparisons\n\n{contest['images']} unseen images. Difference: ours less theirs, PSNR in dB on "
-             f"the same images. Ours is one of {contest['candidates']} candidates: the predicted optimum, that of "
-             f"layers measured alone, and optima of the predictor's table shaken; like the best of {contest['draws']} "
-             f"random recipes it is chosen by {contest['judged']} calibration images. Uniform is the best that fits, "
-             f"chosen on the final images. Floor of the distances (full precision, same prompts, other seeds): "
-             + ", ".join(f"{m['name']} {m['value']:.4g}" for m in contest["floor"]) + "."]
-    for budget in contest["budgets"]:
-        lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB)", _standing(budget["rows"]),
-                  _dropped([d for d in contest["dropped"] if d["budget"] == budget["budget"]])]
-    shown = {b["budget"] for b in contest["budgets"]}
-    lines += [f"**{d['budget']}**: {_dropped([d])}" for d in contest["dropped"] if d["budget"] not in shown]
-    lines.append(_summary(contest))
-    return "\n\n".join(line for line in lines if line)
-
-
-def _dropped(dropped: Sequence[Mapping[str, Any]]) -> str:
-    """Who has no recipe at a budget, and why."""
-    return " ".join(f"Without a recipe here: {d['contender']} ({d['why'].rstrip('.')})." for d in dropped)
-
-
-def _standing(rows: Sequence[Mapping[str, Any]]) -> str:
-    shown = [name for name in ("psnr", "ssim", "feature_distance", "kernel_distance", "frechet")
-             if any(name in r["metrics"] for r in rows)]
-    ranked = sorted(rows, key=lambda r: -r["metrics"]["psnr"][0])
-    cells = []
-    for r in ranked:
-        mean, low, high = r["difference"]
-        against = "" if r["contender"] == "ours" else f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-        note = f" ({r['note']})" if r["contender"] in ("ours", "uniform") else ""
-        cells.append((("**ours**" if r["contender"] == "ours" else r["contender"]) + note,
-                      f"{r['bytes'] / 1e6:.3f}", *(_interval(r["metrics"].get(name)) for name in shown), against))
-    return table(("", "MB", *shown, "ours less theirs"), cells)
-
-
-def _summary(contest: Mapping[str, Any]) -> str:
-    lost = [f"{r['contender']} at {b['budget']}" for b in contest["budgets"] for r in b["rows"]
-            if r["verdict"] == "worse" and r["contender"] != "ours"]
-    equal = [(b["budget"], r["verdict"]) for b in contest["budgets"] if b["group"] == "equal" for r in b["rows"]
-             if r["contender"] == "uniform"]
-    lines = ["Never significantly worse than any: " + (f"**no** ({', '.join(lost)})." if lost else "yes."),
-             "Significantly better than the uniform recipe of equal bytes: "
-             + (", ".join(f"{name}: {'yes' if v == 'better' else '**no**'}" for name, v in equal) or "not measured")
-             + "."]
-    four = contest["four"]
-    if four:
-        mean, low, high = four["difference"]
-        lines.append(f"{four['ours']} against uniform {four['uniform']} ({four['uniform_bytes'] / 1e6:.3f} MB): "
-                     f"{four['ours_psnr']:.2f} and {four['uniform_psnr']:.2f} dB, difference {mean:+.2f} ({low:+.2f} "
-                     f"to {high:+.2f}): {'as good' if four['verdict'] != 'worse' else '**not as good**'}.")
-    lines.append(_efforts(contest["efforts"]))
-    return "\n\n".join(lines)
-
-
-def _efforts(efforts: Sequence[Mapping[str, Any]]) -> str:
-    """What everyone had to measure, the most expensive first."""
-    total: dict[str, int] = {}
-    for e in efforts:
-        total[e["contender"]] = total.get(e["contender"], 0) + e["recipes"] * e["images"] * e["steps"]
-    rows = [(name, "all together" if what is None else what["what"],
-             *(("", "", "") if what is None else (what["recipes"], what["images"], what["steps"])),
-             f"{total[name] if what is None else what['recipes'] * what['images'] * what['steps']:,}")
-            for name in sorted(total, key=lambda n: -total[n])
-            for what in [None, *(e for e in efforts if e["contender"] == name)]]
-    lines = ["What everyone had to measure for all budgets together, in image-steps (one sampler step of one image). "
-             "Full precision's images are left out; uniform recipes, `size-only` and `weight-error` measure nothing.",
-             table(("contender", "measured", "recipes", "images", "steps", "image-steps"), rows)]
-    if total.get("threshold"):
-        lines.append(f"Ours measured {total['ours'] / total['threshold']:.3g} times what Apple's rule did.")
-    return "\n\n".join(lines)
-
-
 def _cost(found: Mapping[str, Any]) -> str:
     cost = found["cost"]
     held = "met" if cost["overhead"] < GOALS["overhead"] else "**missed**"
@@ -254,24 +183,3 @@ def _cost(found: Mapping[str, Any]) -> str:
                      f"{cost['ratio']:.2f}).")
     lines += [f"Measured on {e}." for e in found["study"]["environments"]]
     return "\n\n".join(lines)
-
-
-def table(head: Row, rows: Sequence[Row]) -> str:
-    """A Markdown table; the first column to the left, the others to the right."""
-    lines = ["| " + " | ".join(map(str, head)) + " |", "|" + "|".join([" --- ", *[" ---: "] * (len(head) - 1)]) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
-
-
-def _goal(what: str, value: float, goal: float) -> str:
-    return f"Goal {what} at least {goal:g}: {value:.3f}, {'met' if value >= goal else '**missed**'}."
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(value: Sequence[float] | None) -> str:
-    if value is None:
-        return "-"
-    digits = 2 if abs(value[0]) >= 1 else 4
-    return f"{value[0]:.{digits}f} ({value[1]:.{digits}f} to {value[2]:.{digits}f})"

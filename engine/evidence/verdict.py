@@ -8,6 +8,7 @@ from typing import Any
 from engine.evidence.contest import OURS, RANDOM, UNIFORM, Budget, Entry
 from engine.evidence.gauge import Result
 from engine.metrics.bootstrap import difference_interval
+from engine.metrics.compare import PAIRED
 
 LABEL = "psnr"
 SHOWN = ("psnr", "ssim", "latent_sqnr", "feature_distance", "kernel_distance", "frechet", "clip_score")
@@ -25,8 +26,9 @@ def verdicts(budgets: Sequence[Budget], entries: Sequence[Entry], final: Mapping
             uniform recipe that fits is chosen on the final images themselves, which favours it.
 
     Returns:
-        [{"budget", "group", "bytes", "rows": [{"contender", "note", "bytes", "recipe", "metrics", "difference",
-        "verdict"}]}], ours first; "difference" is ours less theirs in dB: mean, low, high.
+        [{"budget", "group", "bytes", "rows": [{"contender", "note", "bytes", "recipe", "metrics", "differences",
+        "verdicts", "verdict"}]}], ours first; "differences" are ours less theirs on the same images by paired metric:
+        mean, low, high in its own unit; "verdicts" say whether ours is better by it, "verdict" by `LABEL`.
     """
     answer = []
     for budget in budgets:
@@ -52,11 +54,13 @@ def as_good_as_four(budgets: Sequence[Budget], entries: Sequence[Entry], final: 
     row = _row(best, final[best.recipe.hash], final[ours.recipe.hash])
     return {"ours": bits, "ours_bytes": ours.bytes, "uniform": best.note, "uniform_bytes": best.bytes,
             "ours_psnr": label_of(final[ours.recipe.hash]), "uniform_psnr": label_of(final[best.recipe.hash]),
-            "difference": row["difference"], "verdict": row["verdict"]}
+            "difference": row["differences"][LABEL], "verdict": row["verdict"]}
 
 
-def judge(difference: Sequence[float]) -> str:
-    """Of (mean, low, high): significant where the interval leaves out 0."""
+def judge(difference: Sequence[float], *, higher_is_better: bool = True) -> str:
+    """Of (mean, low, high) of ours less theirs: significant where the interval leaves out 0."""
+    if not higher_is_better:
+        difference = [-difference[0], -difference[2], -difference[1]]
     return BETTER if difference[1] > 0 else WORSE if difference[2] < 0 else EVEN
 
 
@@ -75,14 +79,18 @@ def _best_of_each(entries: Sequence[Entry], final: Mapping[str, Result],
 
 
 def _row(entry: Entry, theirs: Result, ours: Result) -> dict[str, Any]:
-    difference = difference_interval(ours.images[LABEL], theirs.images[LABEL])
+    differences, outcome = {}, {}
+    for name, values in ours.images.items():
+        plain = name.partition("[")[0]
+        differences[plain] = list(difference_interval(values, theirs.images[name]))
+        outcome[plain] = judge(differences[plain], higher_is_better=PAIRED[plain][1])
     metrics = {}
     for name in SHOWN:
         metric = theirs.metric(name)
         if metric is not None:
             metrics[name] = [metric.value, metric.low, metric.high]
     return {"contender": entry.contender, "note": entry.note, "bytes": entry.bytes, "recipe": entry.recipe.hash,
-            "metrics": metrics, "difference": list(difference), "verdict": judge(difference)}
+            "metrics": metrics, "differences": differences, "verdicts": outcome, "verdict": outcome[LABEL]}
 
 
 def label_of(result: Result) -> float:

@@ -17,7 +17,8 @@ from engine.analysis.predictor import Kind
 from engine.analysis.trials import TrialTable, subject_of, trial_table
 from engine.core.errors import InputError, StudyError
 from engine.core.option import FP16, Option
-from engine.core.record import Scores
+from engine.core.recipe import Recipe, uniform
+from engine.core.record import Metric, Scores
 from engine.core.sizes import recipe_bytes
 from engine.evidence.agreement import agreements, at_option
 from engine.evidence.contest import (
@@ -35,9 +36,10 @@ from engine.evidence.contest import (
     fingerprint,
 )
 from engine.evidence.effort import Effort, efforts
+from engine.evidence.gauge import Result
 from engine.evidence.learning import learning_curve
 from engine.evidence.switching import curve, orders, recipes_of
-from engine.evidence.verdict import judge
+from engine.evidence.verdict import judge, verdicts
 from engine.providers.table import IMAGE_MSE
 
 U3 = Option("uaq", 3)
@@ -83,6 +85,29 @@ def test_orders_put_the_most_damaging_first() -> None:
 
 def test_only_intervals_without_zero_are_verdicts() -> None:
     assert [judge(d) for d in ((1, 0.5, 2), (-1, -2, -0.5), (1, -0.1, 2))] == ["better", "worse", "even"]
+
+
+def test_where_less_is_better_the_verdict_turns_round() -> None:
+    found = [judge(d, higher_is_better=False) for d in ((1, 0.5, 2), (-1, -2, -0.5), (1, -0.1, 2))]
+    assert found == ["worse", "better", "even"]
+
+
+def test_every_paired_metric_has_its_difference_and_verdict(truth: Truth) -> None:
+    recipe = uniform(truth.structure, "uaq-3")
+    other = uniform(truth.structure, "uaq-4")
+
+    def result(of: Recipe, psnr: float, error: float) -> Result:
+        columns = {"psnr": psnr + np.arange(8.0), "feature_distance[x]": error + np.arange(8.0)}
+        metrics = tuple(Metric(n, float(v.mean()), 8, "", float(v.min()), float(v.max()), True)
+                        for n, v in columns.items())
+        return Result(of.hash, 1, {}, metrics, {n: tuple(v) for n, v in columns.items()}, 0.0)
+
+    final = {recipe.hash: result(recipe, 21.0, 3.0), other.hash: result(other, 20.0, 1.0)}
+    own = [Entry("b", OURS, recipe, 1, "predicted optimum"), Entry("b", "size-only", other, 1)]
+    (answer,) = verdicts([Budget("b", "bits", 1)], own, final, final)
+    row = answer["rows"][1]
+    assert row["differences"] == {"psnr": [1, 1, 1], "feature_distance": [2, 2, 2]}
+    assert row["verdicts"] == {"psnr": "better", "feature_distance": "worse"} and row["verdict"] == "better"
 
 
 def test_what_started_from_measurements_is_not_compared_with_them(truth: Truth) -> None:
@@ -207,11 +232,13 @@ def test_efforts_are_counted_in_one_unit_for_everyone(truth: Truth, table: Trial
     judged = [Effort(OURS, "judged", 8, 16, 20), Effort(OURS, "judged", 2, 64, 20), Effort(RANDOM, "judged", 8, 16, 20)]
     total: dict[str, int] = {}
     names = {OURS, RANDOM, "threshold", "measured-greedy", "measured, knapsack", "faithful, layers"}
-    for e in efforts(studied, {"measured": measured, "cumulative": apple}, judged, names):
+    for e in [*efforts(studied, {"measured": measured, "cumulative": apple}, names), *judged]:
         total[e.contender] = total.get(e.contender, 0) + e.image_steps
     assert total[OURS] == 20 * (64 * len(table) + 16 * layers + 8 * 16 + 2 * 64)
     assert total["threshold"] == 30 * 8
     assert total["measured-greedy"] == total["measured, knapsack"] == 20 * 16 * layers
     assert total[RANDOM] == 20 * 8 * 16
     assert total["faithful, layers"] == 20 * 64 * len(table)
-    assert {e.contender for e in efforts(studied, {}, [], {OURS, "size-only"})} == {OURS}
+    assert {e.contender for e in efforts(studied, {}, {OURS, "size-only"})} == {OURS}
+    with pytest.raises(InputError, match="do not say how many steps"):
+        efforts(studied, {"measured": replace(measured, about={"images": "16"})}, names)
