@@ -35,6 +35,7 @@ from engine.evidence.contest import (
     entries,
     fingerprint,
 )
+from engine.evidence.cost import cost_of
 from engine.evidence.effort import Effort, efforts
 from engine.evidence.gauge import Result
 from engine.evidence.learning import learning_curve
@@ -242,3 +243,11 @@ def test_efforts_are_counted_in_one_unit_for_everyone(truth: Truth, table: Trial
     assert {e.contender for e in efforts(studied, {}, {OURS, "size-only"})} == {OURS}
     with pytest.raises(InputError, match="do not say how many steps"):
         efforts(studied, {"measured": replace(measured, about={"images": "16"})}, names)
+
+
+def test_a_machine_that_stood_still_does_not_move_the_median() -> None:
+    seconds = np.array([10.0, 10, 10, 10, 1000])
+    found = cost_of(SimpleNamespace(seconds=seconds, generating=0.98 * seconds - np.array([0, 0, 0, 0, 900])))  # type: ignore[arg-type]
+    assert (found["median_seconds"], found["seconds_per_trial"]) == (10, 208)
+    assert found["median_overhead"] == pytest.approx(0.02)
+    assert found["overhead"] == pytest.approx(1 - (0.98 * 1040 - 900) / 1040)
