@@ -10,6 +10,7 @@ from engine.evidence.markdown import goal, number, table
 
 CONTROLS = ("average bits", "weight error", "ridge", "measured alone")
 BLIND = ("size-only", "weight-error", "random")
+TRUTH = "measured"  # goals of agreement are judged against it
 GOALS = {"reliability": 0.9, "in_bins": 0.85, "blocks": 0.8, "layers": 0.6, "overhead": 0.05}
 INTRODUCTION = """# Evidence
 
@@ -143,17 +144,24 @@ def _agreement(found: Mapping[str, Any]) -> str:
     if not found["agreement"]:
         return ""
     lines = ["### Agreement with measured damage\n\nSpearman between a score and the damage measured by quantizing one "
-             "layer or block alone. Scores that started from these measurements are left out; those around full "
-             "precision and around a uniform recipe are also compared with each other: more than that cannot be "
-             "expected of any score."]
+             "layer or block alone. Scores that started from these measurements are left out; the goals "
+             "are judged against `measured`, around full precision. Around a uniform recipe the agreement of the two "
+             "measurements with each other stands beside them: more than that cannot be expected of any score."]
     for group in found["agreement"]:
         ranked = sorted(group["rows"], key=lambda r: -r["spearman"])
         rows = [(r["name"], f"{r['spearman']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", r["n"]) for r in ranked]
         lines += [f"Over {group['level']} at {group['option']}, truth `{group['measured']}`:",
                   table(("score", "Spearman", "95 %", "n"), rows)]
         own = next((r for r in group["rows"] if r["name"].startswith("attribution-shapley")), None)
-        if own:
+        if own and group["measured"] == TRUTH:
             lines.append(goal(f"default attribution over {group['level']}", own["spearman"], GOALS[group["level"]]))
+        elif own:
+            other = next((r for r in group["rows"] if r["name"] == TRUTH), None)
+            lines.append(f"Default attribution over {group['level']}: {own['spearman']:.3f}; ceiling, the agreement of "
+                         f"`{group['measured']}` with `{TRUTH}`: "
+                         + (f"{other['spearman']:.3f} ({other['low']:.3f} to {other['high']:.3f})." if other else
+                            "not known, since they have too few options in common."))
+        if own:
             below = [r for r in group["rows"] if r["name"] in BLIND and r["spearman"] >= own["spearman"]]
             lines.append(f"Above {', '.join(BLIND)}: {'yes' if not below else '**no**'}.")
     return "\n\n".join(lines)
