@@ -80,9 +80,7 @@ def _predictor(found: Mapping[str, Any]) -> str:
                                                           report["quality"])):
         if figures:
             lines += [f"The {title}:", _figures(figures)]
-    for kind, hops in report["hops"].items():
-        lines.append(f"Spearman of `{kind}`'s embedding norms, hops 0 to {len(hops) - 2}: "
-                     + ", ".join(f"{h:.3f}" for h in hops[:-1]) + f"; of all blocks together {hops[-1]:.3f}.")
+    lines += _hops(report)
     figures = report["quality"] or report["target"]
     if "anchored" in figures:
         lines.append("`measured alone` adds up what every layer did when it alone was quantized; `anchored` starts "
@@ -95,6 +93,23 @@ def _predictor(found: Mapping[str, Any]) -> str:
         lines.append(f"Above {', '.join(controls)} there: {'yes' if above else '**no**'}.")
         lines.append(_network_sentence(figures))
     return "\n\n".join(line for line in lines if line)
+
+
+def _hops(report: Mapping[str, Any]) -> list[str]:
+    """The figures of held-out hop scores, a table per network and target."""
+    if not report["hop_target"]:
+        return []
+    lines = ["Hop scores: the embedding norms of the held-out trials hop by hop, put on the target's scale by a line "
+             "fitted to the fold's training trials, since every fold's network has a scale of its own. In the first "
+             "column the mean over folds of the norms' own Spearman, without that line."]
+    for title, found in (("target", report["hop_target"]), ("quality alone", report["hop_quality"])):
+        for kind, rows in found.items():
+            names = [*(f"hop {i}" for i in range(len(rows) - 1)), "all blocks together"]
+            cells = [(name, f"{raw:.3f}", f"{q['spearman']:.3f}", number(q["spearman_in_bins"]), f"{q['kendall']:.3f}",
+                      f"{q['ndcg10']:.3f}") for name, raw, q in zip(names, report["hops"][kind], rows, strict=True)]
+            lines += [f"`{kind}`, the {title}:", table(("", "norms, mean over folds", "Spearman", "within bins",
+                                                        "Kendall", "NDCG@10"), cells)]
+    return lines
 
 
 def _ceiling(reliability: Mapping[str, Any]) -> str:
