@@ -17,9 +17,10 @@ def comparisons(found: Mapping[str, Any]) -> str:
     contest = found["contest"]
     own = "the predicted optimum, " + ("that of layers measured alone, " if contest["alone"] else "")
     lines = [f"### Final comparisons\n\n{contest['images']} unseen images. Ours is one of {contest['candidates']} "
-             f"candidates: {own}and optima of the predictor's table shaken; like the best of {contest['draws']} random "
-             f"recipes it is chosen by {contest['judged']} calibration images. Uniform is the best that fits, chosen "
-             f"on the final images. Floor of the distances (full precision, same prompts, other seeds): "
+             f"candidates: {own}and optima of the predictor's table shaken. Like the best of {contest['draws']} random "
+             f"recipes it is chosen on calibration images: all on {contest['sifted']}, the best "
+             f"{contest['shortlisted']} of a budget on {contest['judged']}. Uniform is the best that fits, chosen on "
+             f"the final images. Floor of the distances (full precision, same prompts, other seeds): "
              + ", ".join(f"{m['name']} {m['value']:.4g}" for m in contest["floor"]) + "."]
     if contest["alone"]:
         lines.append("`measured, knapsack` solves for layers measured alone and is thereby one of our own candidates: "
@@ -28,7 +29,8 @@ def comparisons(found: Mapping[str, Any]) -> str:
                  "SSIM, PSNR, SQNR and CLIP score: above 0 = ours is better; errors and distances: below 0), with 95 % "
                  "intervals; bold where ours is significantly worse.")
     for budget in contest["budgets"]:
-        lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB)", _standing(budget["rows"]),
+        shared = f"; recipes of {budget['shares']}, only the uniform one is its own" if budget["shares"] else ""
+        lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB{shared})", _standing(budget["rows"]),
                   _differences(budget["rows"]), _twins(budget["rows"]),
                   _dropped([d for d in contest["dropped"] if d["budget"] == budget["budget"]])]
     shown = {b["budget"] for b in contest["budgets"]}

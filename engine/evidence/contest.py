@@ -34,6 +34,7 @@ OURS = "ours"
 UNIFORM = "uniform"
 EVERYONE = "every contender"
 RANDOM = "best of random"
+NEAR_EQUAL = 0.002  # of the bytes: differences no image shows
 EQUAL = ("uaq-3", "kmeans_a-3", "uaq-4", "kmeans_a-4")
 BITS = (3.25, 3.5, 4.0)
 LOW = (2.75, 3.0)
@@ -58,12 +59,15 @@ class Budget:
         group: "equal" (to a uniform recipe), "bits", or "low".
         bytes: at most.
         option: the uniform recipe it equals, "" otherwise.
+        shares: name of the budget, smaller by less than `NEAR_EQUAL`, whose recipes count here too; only the uniform
+            recipe is then its own. "" = it is solved itself.
     """
 
     name: str
     group: str
     bytes: int
     option: str = ""
+    shares: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,26 @@ def budgets(structure: Structure) -> list[Budget]:
     """At the bytes of uniform recipes, at round bits, and below 3.1 bits."""
     sized = {text: recipe_bytes(structure, uniform(structure, text).options) for text in EQUAL}
     equal = [Budget(f"bytes of {text}", "equal", size, text) for text, size in sized.items()]
-    return [*equal, *(Budget(f"{b:g} bits", "bits", bits_budget(b, structure)) for b in BITS),
-            *(Budget(f"{b:g} bits", "low", bits_budget(b, structure)) for b in LOW)]
+    every = [*equal, *(Budget(f"{b:g} bits", "bits", bits_budget(b, structure)) for b in BITS),
+             *(Budget(f"{b:g} bits", "low", bits_budget(b, structure)) for b in LOW)]
+    shares: dict[str, str] = {}
+    solved: list[Budget] = []
+    for budget in sorted(every, key=lambda b: b.bytes):
+        near = next((s for s in solved if budget.bytes - s.bytes < NEAR_EQUAL * budget.bytes), None)
+        if near is None:
+            solved.append(budget)
+        shares[budget.name] = near.name if near else ""
+    return [replace(b, shares=shares[b.name]) for b in every]
+
+
+def at_budget(entries: Sequence[Entry], budget: Budget) -> list[Entry]:
+    """The entries that count at a budget: its own, and those it shares with a smaller one, uniform ones aside."""
+    return [e for e in entries if e.budget == budget.name or (e.budget == budget.shares and e.contender != UNIFORM)]
 
 
 def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry | Dropped]:
-    """All contenders' recipes at one budget, and who has none there."""
+    """All contenders' recipes at one budget (of one that shares another's, the uniform ones alone), and who has none
+    there."""
     advisor = sources.advisor
     limits = Limits(options=advisor.options(), keep_untouched=False)
     structure = advisor.structure
@@ -146,6 +164,12 @@ def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry |
         blind = layer_problem(structure, blind_scores(structure), budget.bytes, limits)
     except InputError as problem:
         yield Dropped(budget.name, EVERYONE, str(problem))
+        return
+    for found in uniforms(blind).values():
+        option = str(found.recipe.provenance["allocator"]).removeprefix(f"{UNIFORM} ")
+        if not budget.option or option == budget.option:
+            yield Entry(budget.name, UNIFORM, found.recipe, found.bytes, option)
+    if budget.shares:
         return
     yield from _ours(sources, budget, limits, seed)
     makers = _makers(sources, limits)
@@ -159,10 +183,6 @@ def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry |
             yield Dropped(budget.name, name, str(problem))
             continue
         yield Entry(budget.name, name, found.recipe, found.bytes, f"gap {100 * found.gap:.2g} %")
-    for found in uniforms(blind).values():
-        option = str(found.recipe.provenance["allocator"]).removeprefix(f"{UNIFORM} ")
-        if not budget.option or option == budget.option:
-            yield Entry(budget.name, UNIFORM, found.recipe, found.bytes, option)
     pool, drawn_from = _drawn_from(structure, budget, limits)
     for number, found in enumerate(random_recipes(drawn_from, DRAWS, seed)):
         yield Entry(budget.name, RANDOM, found.recipe, found.bytes, f"draw {number + 1} of {DRAWS} from {pool}")

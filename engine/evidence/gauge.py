@@ -25,8 +25,10 @@ from engine.live.cancel import Cancel, check_cancel
 from engine.live.generate import pictures
 from engine.live.model import Model
 from engine.live.request import Request, checked
-from engine.metrics.compare import Reference, compare, floor, per_image
+from engine.metrics.bootstrap import mean_metric
+from engine.metrics.compare import PAIRED, Reference, compared, floor
 from engine.metrics.features import find_extractor
+from engine.metrics.paired import mse, psnr, stack
 from engine.providers.partial import Partial
 from engine.providers.progress import Progress
 from engine.providers.prompts import request_for, split_of
@@ -45,6 +47,7 @@ class Setting:
         images: how many.
         steps: of the sampler; None is the model's own number.
         batch: images made together; None as in `generate`.
+        brief: only PSNR and squared error of the images, which choosing among recipes needs; else everything.
         with_floor: also measure full precision against itself on other seeds.
     """
 
@@ -52,6 +55,7 @@ class Setting:
     images: int
     steps: int | None = None
     batch: int | None = None
+    brief: bool = False
     with_floor: bool = False
 
 
@@ -136,9 +140,10 @@ class Gauge:
         apply_all(self._model, recipe, cancel=cancel)
         made = self._pictures(self._request, cancel)
         structure = self._model.structure
+        metrics, images = _errors(full, made) if self.setting.brief else compared(full, made)
         return Result(recipe.hash, recipe_bytes(structure, recipe.options),
                       {layer.name: str(recipe.options.get(layer.name, FP16)) for layer in structure.choices},
-                      tuple(compare(full, made)), _rounded(per_image(full, made)), time.perf_counter() - start)
+                      tuple(metrics), _rounded(images), time.perf_counter() - start)
 
     def _floor(self, cancel: Cancel | None) -> Result:
         start = time.perf_counter()
@@ -153,13 +158,14 @@ class Gauge:
     def _full(self, cancel: Cancel | None) -> Reference:
         if self._reference is None:
             apply_all(self._model, Recipe(model_ref(self._model.structure), {}), cancel=cancel)
-            extractor = find_extractor(self._model.directory, self._model.device)
+            brief = self.setting.brief
+            extractor = None if brief else find_extractor(self._model.directory, self._model.device)
             self._reference = Reference(self._pictures(self._request, cancel), extractor)
         return self._reference
 
     def _pictures(self, request: Request, cancel: Cancel | None) -> list[Any]:
         with exact_arithmetic():
-            return pictures(self._model, request, cancel=cancel, record_latents=True, exact=True,
+            return pictures(self._model, request, cancel=cancel, record_latents=not self.setting.brief, exact=True,
                             batch=self.setting.batch)
 
     def _asked(self, first: int) -> Request:
@@ -170,9 +176,18 @@ class Gauge:
     def _head(self) -> dict[str, Any]:
         """What determines the numbers."""
         request = self._request
-        return {"version": VERSION, "identity": self._model.structure.identity, "part": self.setting.part,
+        brief = {"brief": True} if self.setting.brief else {}
+        return {**brief, "version": VERSION, "identity": self._model.structure.identity, "part": self.setting.part,
                 "images": self.setting.images, "split": self._split.hash, "steps": request.steps,
                 "guidance": request.guidance, "height": request.height, "width": request.width}
+
+
+def _errors(full: Reference, made: Sequence[Any]) -> tuple[list[Metric], dict[str, np.ndarray]]:
+    """The two metrics of a brief look, and their values per image."""
+    images = stack(made)
+    values = {"psnr": psnr(full.images, images), "image_mse": mse(full.images, images)}
+    return [mean_metric(name, column, PAIRED[name][0], higher_is_better=PAIRED[name][1])
+            for name, column in values.items()], values
 
 
 def _rounded(values: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:

@@ -14,7 +14,7 @@ from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import Option, parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
-from engine.evidence.agreement import BLOCKS, at_option
+from engine.evidence.agreement import BLOCKS, at_option, size_only
 from engine.evidence.contest import (
     ALONE,
     CANDIDATES,
@@ -31,6 +31,7 @@ from engine.evidence.contest import (
 )
 from engine.evidence.effort import Effort, efforts
 from engine.evidence.gauge import FULL, Gauge, Setting
+from engine.evidence.learned import DEFAULT_METHOD
 from engine.evidence.scale import Places, Scale, Stage
 from engine.evidence.studied import Studied
 from engine.evidence.switching import curve, orders, recipes_of
@@ -43,6 +44,9 @@ from engine.providers.progress import Progress
 PAPER = tuple(Option(m, b) for m in ("uaq", "kmeans_c", "kmeans_a") for b in (3, 4))
 SWITCHED_AT = "uaq-3"
 JUDGED = (OURS, RANDOM)  # of several recipes one is chosen by calibration images
+SHORTLISTED = 2  # of a budget's candidates, and of its draws, are judged on more images than the others
+DEFAULT_ORDER = f"attribution-{DEFAULT_METHOD}"
+CONTROL_ORDERS = ("weight-error", "measured")
 
 
 def signal(model: Model, studied: Studied, places: Places, scale: Scale) -> Stage:
@@ -60,15 +64,17 @@ def signal(model: Model, studied: Studied, places: Places, scale: Scale) -> Stag
 
 def switched(model: Model, studied: Studied, places: Places, scale: Scale, scores: Sequence[Scores],
               known: dict[str, Scores]) -> Stage:
-    """Deletion and insertion curves over blocks, on images."""
+    """Deletion and insertion curves over blocks, on images: the default attribution, the controls, and chance."""
     option = parse_option(SWITCHED_AT)
     if not scale.switched:
         return []
     structure = studied.structure
-    controls = [known[n] for n in ("weight-error", "measured") if n in known]
-    columns = {s.provider: at_option(structure, s, SWITCHED_AT, BLOCKS) for s in [*scores, *controls]}
+    chosen = [*(s for s in scores if s.provider == DEFAULT_ORDER), *(known[n] for n in CONTROL_ORDERS if n in known),
+              size_only(structure, SWITCHED_AT)]
+    columns = {s.provider: at_option(structure, s, SWITCHED_AT, BLOCKS) for s in chosen}
     blocks = [b.id for b in structure.level("block")]
-    gauge = Gauge(model, places.file(studied, "switching.jsonl"), Setting("calibration", scale.switched, scale.steps))
+    gauge = Gauge(model, places.file(studied, f"switching-{scale.switched}.jsonl"),
+                  Setting("calibration", scale.switched, scale.steps, brief=True))
     curves = [(name, kind, recipes_of(structure, order, option, kind))
               for name, order in orders(columns, blocks).items() for kind in ("deletion", "insertion")]
     yield from gauge.measure([r for _, _, recipes in curves for r in recipes], "deletion and insertion curves")
@@ -85,26 +91,40 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
     sizes = budgets(studied.structure)
     contenders, dropped = yield from _contenders(studied, places, predictor, known, sizes)
     before = efforts(studied, known, {e.contender for e in contenders})
-    judged = Gauge(model, places.file(studied, "judged.jsonl"), Setting("calibration", scale.judged, scale.steps))
-    drawn = [e for e in contenders if e.contender in JUDGED]
-    yield from judged.measure([e.recipe for e in drawn], "candidates and random draws")
-    spent = [Effort(name, "recipes judged on calibration images", len({e.recipe.hash for e in drawn
-                                                                       if e.contender == name}), scale.judged,
-                    judged.steps) for name in JUDGED]
-    best = {(b.name, name): max((e for e in drawn if (e.budget, e.contender) == (b.name, name)), default=None,
-                                key=lambda e: label_of(judged[e.recipe])) for b in sizes for name in JUDGED}
-    kept = [e for e in contenders if e.contender not in JUDGED or e is best[e.budget, e.contender]]
+    best, spent = yield from _judged(model, studied, places, scale, [e for e in contenders if e.contender in JUDGED])
+    kept = [e for e in contenders if e.contender not in JUDGED or e in best]
     final = Gauge(model, places.file(studied, "final.jsonl"), Setting("final", scale.images, scale.steps,
                                                                       with_floor=True))
     yield from final.measure([e.recipe for e in kept], "final comparisons")
     recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
-    return {"images": scale.images, "judged": scale.judged, "candidates": CANDIDATES, "draws": DRAWS,
+    return {"images": scale.images, "judged": scale.judged, "sifted": min(scale.sifted, scale.judged),
+            "shortlisted": SHORTLISTED, "candidates": CANDIDATES, "draws": DRAWS,
             "alone": any((e.contender, e.note) == (OURS, ALONE) for e in contenders),
             "choices": [x.name for x in studied.structure.choices],
-            "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
+            "budgets": verdicts(sizes, kept, final.results), "recipes": recipes,
             "dropped": to_json(dropped),
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
             "efforts": to_json([*before, *spent])}
+
+
+def _judged(model: Model, studied: Studied, places: Places, scale: Scale, drawn: Sequence[Entry]) -> Stage:
+    """The best candidate and the best draw of every budget, and what finding them took: all are judged on a few images,
+    those shortlisted on more."""
+    few = Gauge(model, places.file(studied, "sifted.jsonl"),
+                Setting("calibration", min(scale.sifted, scale.judged), scale.steps, brief=True))
+    yield from few.measure([e.recipe for e in drawn], "candidates and random draws")
+    groups: dict[tuple[str, str], dict[str, Entry]] = {}
+    for e in drawn:  # candidates that are one recipe count once
+        groups.setdefault((e.budget, e.contender), {}).setdefault(e.recipe.hash, e)
+    short = [sorted(group.values(), key=lambda e: -label_of(few[e.recipe]))[:SHORTLISTED] for group in groups.values()]
+    more = Gauge(model, places.file(studied, "shortlisted.jsonl"),
+                 Setting("calibration", scale.judged, scale.steps, brief=True))
+    yield from more.measure([e.recipe for group in short for e in group], "the shortlisted again")
+    spent = [Effort(name, what, len({e.recipe.hash for e in several if e.contender == name}), gauge.setting.images,
+                    gauge.steps) for what, several, gauge in (
+                        ("candidates on a few images", drawn, few),
+                        ("the shortlisted on more", [e for group in short for e in group], more)) for name in JUDGED]
+    return [max(group, key=lambda e: label_of(more[e.recipe])) for group in short], spent
 
 
 def _contenders(studied: Studied, places: Places, predictor: Predictor, known: dict[str, Scores],

@@ -26,7 +26,8 @@ class Scale:
 
     Attributes:
         images: of the final comparisons.
-        judged: calibration images on which the random draws are judged.
+        judged: calibration images on which the best of our candidates and of the random draws are judged.
+        sifted: calibration images on which all of them are judged before.
         switched: calibration images of the deletion and insertion curves; 0 leaves them out.
         steps: of the sampler; None is the model's own number.
         sizes: of the learning curve; () leaves it out.
@@ -38,13 +39,14 @@ class Scale:
 
     images: int = 256
     judged: int = 64
-    switched: int = 32
+    switched: int = 16
     steps: int | None = None
     sizes: tuple[int, ...] = SIZES
     kinds: tuple[Kind, ...] = KINDS
     training: Training = field(default_factory=Training)
     timed: int = 6
     cumulative: Pass | None = field(default_factory=Pass)
+    sifted: int = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The floor is full precision on the same prompts and other seeds, in the evidence and in `evaluate`."""
+"""Recipes on fixed images: the floor keeps the prompts (in `evaluate` too), and a brief look gives the same numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import engine.evidence.gauge as gauge_module
 import engine.live.generate as generating
 from engine.cli.main import main
+from engine.core.errors import StudyError
 from engine.core.places import CACHE_VARIABLE
 from engine.core.recipe import uniform
 from engine.evidence.gauge import FULL, Gauge, Setting
@@ -60,6 +61,21 @@ def test_the_floor_keeps_the_prompts(model: Model, monkeypatch: pytest.MonkeyPat
     assert quantized == full
     same_prompts_other_seeds(full, other)
     assert gauge.results[FULL].metrics and gauge.steps == 1
+
+
+def test_a_brief_look_gives_the_same_numbers_and_no_more(model: Model, tmp_path: Path) -> None:
+    recipe = uniform(model.structure, "uaq-2")
+    whole = Gauge(model, None, Setting("calibration", IMAGES, 1))
+    brief = Gauge(model, tmp_path / "brief.jsonl", Setting("calibration", IMAGES, 1, brief=True))
+    for gauge in (whole, brief):
+        list(gauge.measure([recipe]))
+    assert set(brief[recipe].images) == {m.name for m in brief[recipe].metrics} == {"psnr", "image_mse"}
+    for name in ("psnr", "image_mse"):
+        assert brief[recipe].metric(name) == whole[recipe].metric(name)
+        assert brief[recipe].images[name] == whole[recipe].images[name]
+    assert {"ssim", "latent_sqnr", "kernel_distance"} <= {m.name.partition("[")[0] for m in whole[recipe].metrics}
+    with pytest.raises(StudyError):  # what a brief look kept is not what a whole one needs
+        Gauge(model, tmp_path / "brief.jsonl", Setting("calibration", IMAGES, 1))
 
 
 def test_evaluate_keeps_the_prompts(folder: Path, monkeypatch: pytest.MonkeyPatch,

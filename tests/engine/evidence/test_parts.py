@@ -27,10 +27,12 @@ from engine.evidence.contest import (
     EVERYONE,
     OURS,
     RANDOM,
+    UNIFORM,
     Budget,
     Dropped,
     Entry,
     Sources,
+    at_budget,
     budgets,
     entries,
     fingerprint,
@@ -105,7 +107,7 @@ def test_every_paired_metric_has_its_difference_and_verdict(truth: Truth) -> Non
 
     final = {recipe.hash: result(recipe, 21.0, 3.0), other.hash: result(other, 20.0, 1.0)}
     own = [Entry("b", OURS, recipe, 1, "predicted optimum"), Entry("b", "size-only", other, 1)]
-    (answer,) = verdicts([Budget("b", "bits", 1)], own, final, final)
+    (answer,) = verdicts([Budget("b", "bits", 1)], own, final)
     row = answer["rows"][1]
     assert row["differences"] == {"psnr": [1, 1, 1], "feature_distance": [2, 2, 2]}
     assert row["verdicts"] == {"psnr": "better", "feature_distance": "worse"} and row["verdict"] == "better"
@@ -138,6 +140,34 @@ def test_budgets_are_those_of_the_uniform_recipes(truth: Truth) -> None:
         option = Option(budget.option.split("-")[0], int(budget.option[-1]))
         assert budget.bytes == recipe_bytes(truth.structure, {n.name: option for n in truth.structure.choices})
     assert [b.option for b in found if b.option] == list(EQUAL)
+
+
+def test_nearly_equal_budgets_are_solved_once(truth: Truth, table: TrialTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codebooks of a tensor are a few bytes, so 3 bits and the bytes of kmeans_a-3 are nearly one budget."""
+    monkeypatch.setattr("engine.evidence.contest.NEAR_EQUAL", 0.05)  # the planted model is tiny
+    sizes = budgets(truth.structure)
+    by = {b.name: b for b in sizes}
+    sharing = [b for b in sizes if b.shares]
+    assert "bytes of kmeans_a-3" in {b.name for b in sharing} and by["bytes of kmeans_a-3"].shares == "3 bits"
+    for b in sharing:
+        assert not by[b.shares].shares and 0 <= b.bytes - by[b.shares].bytes < 0.05 * b.bytes
+    advisor = Advisor(fitted(fit_predictor(table, kinds=[Kind.DAMAGE])))
+    sources = Sources(advisor, {"weight-error": truth.errors})
+    budget = by["bytes of kmeans_a-3"]
+    own = [e for e in entries(sources, budget) if isinstance(e, Entry)]
+    assert [(e.contender, e.note) for e in own] == [(UNIFORM, "kmeans_a-3")]
+    other = [e for e in entries(sources, by["3 bits"]) if isinstance(e, Entry)]
+    here = at_budget([*own, *other], budget)
+    assert [e for e in here if e.contender == UNIFORM] == own
+    assert {e.contender for e in here} == {e.contender for e in other} | {UNIFORM}
+    assert all(e.bytes <= budget.bytes for e in here)
+
+
+def test_ours_is_chosen_before_the_final_images(truth: Truth) -> None:
+    recipes = [uniform(truth.structure, "uaq-3"), uniform(truth.structure, "uaq-4")]
+    several = [Entry("b", OURS, r, 1, str(i)) for i, r in enumerate(recipes)]
+    with pytest.raises(AssertionError, match="chosen before"):
+        verdicts([Budget("b", "bits", 1)], several, {})
 
 
 def test_our_candidates_fit_and_differ(truth: Truth, table: TrialTable) -> None:

@@ -77,6 +77,8 @@ def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(studied: tuple[Path,
     for heading in ("Labels", "Predictor", "Learning curve", "Agreement", "Deletion", "Final comparisons", "Cost"):
         assert f"### {heading}" in text
     assert "| **ours** (" in text and "`measured alone` adds up" in text and "Never significantly worse" in text
+    assert {c["score"] for c in found["switching"]} == {"attribution-shapley", "measured", "weight-error", "size-only",
+                                                        "random"}
     contest = found["contest"]
     assert {b["group"] for b in contest["budgets"]} == {"equal", "bits"}  # so small a model has no recipe below 3.1
     for budget in contest["budgets"]:
@@ -100,5 +102,6 @@ def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(studied: tuple[Path,
     assert len(measured) < len([s for s in whole if s.doing == "final comparisons"])
     # Finished, nothing is measured again.
     last, _ = run(studied, places)
-    measuring = ("final comparisons", "candidates and random draws", "deletion and insertion curves")
+    measuring = ("final comparisons", "candidates and random draws", "the shortlisted again",
+                 "deletion and insertion curves")
     assert not [s for s in last if s.doing in measuring]
