@@ -32,7 +32,7 @@ def comparisons(found: Mapping[str, Any]) -> str:
         shared = f"; recipes of {budget['shares']}, only the uniform one is its own" if budget["shares"] else ""
         lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB{shared})", _standing(budget["rows"]),
                   _differences(budget["rows"]), _twins(budget["rows"]),
-                  _dropped([d for d in contest["dropped"] if d["budget"] == budget["budget"]])]
+                  _dropped([d for d in contest["dropped"] if d["budget"] in (budget["budget"], budget["shares"])])]
     shown = {b["budget"] for b in contest["budgets"]}
     lines += [f"**{d['budget']}**: {_dropped([d])}" for d in contest["dropped"] if d["budget"] not in shown]
     lines.append(_summary(contest))

@@ -15,6 +15,7 @@ from engine.core.errors import StudyError
 from engine.evidence import labels
 from engine.evidence.labels import ceiling, target_reliability
 from engine.evidence.studied import read_studied
+from engine.study.summary import summary
 
 SHIPPED = Path("assets/studies/emoji-unet.sqlite")
 TRIALS, IMAGES = 400, 32
@@ -70,6 +71,13 @@ def test_a_price_on_bits_makes_no_label_reliable(monkeypatch: pytest.MonkeyPatch
     plain = target_reliability(Path("study"), planted(monkeypatch, 3.0))
     priced = target_reliability(Path("study"), planted(monkeypatch, 3.0, "psnr - 1000*bits"))
     assert priced.median == pytest.approx(plain.median)
+
+
+def test_the_summary_of_the_first_trials_is_of_those_alone() -> None:
+    whole, part = summary(SHIPPED), summary(SHIPPED, first=100)
+    assert whole["trials"] > 100 == part["trials"] == sum(p["trials"] for p in part["presets"])
+    assert part["label_reliability"]["trials"] == 100 and part["label_reliability"]["metric"] == "psnr"
+    assert part["label_reliability"]["median"] != whole["label_reliability"]["median"]
 
 
 def test_noise_sets_the_ceiling() -> None:
