@@ -18,6 +18,9 @@ check: .venv/test.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+evidence: .venv/run.ready
+	$(BIN)/python -m engine evidence $(ARGS)
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Quantscape needs Python 3.11; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv

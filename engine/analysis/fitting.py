@@ -59,6 +59,7 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
     held_out: dict[str, Floats] = {}
     members: dict[str, list[Member]] = {}
     hops: dict[str, list[list[float]]] = {}
+    hop_scores: dict[str, Floats] = {}
     splits = _splits(len(table), always)
     for number, (train, test) in enumerate(splits):
         part = subset(table, train)
@@ -74,7 +75,10 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
                 told = prior if kind is Kind.GUIDED else None
                 member = yield from fit_network(table, train, training, number, told)
                 found[kind] = member
-                hops.setdefault(str(kind), []).append(_hop_spearman(member, table, test))
+                norms = _norms(member, table)
+                hops.setdefault(str(kind), []).append([spearman(n, table.target[test]) for n in norms[:, test]])
+                hop_scores.setdefault(str(kind), np.zeros_like(norms))[:, test] = _on_scale(
+                    norms, table.target, train)[:, test]
         for name, model in found.items():
             held_out.setdefault(str(name), np.zeros(len(table)))[test] = model.predict(table.picks[test])
             members.setdefault(str(name), []).append(model)
@@ -86,7 +90,8 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
     candidates = tuple(str(kind) for kind in Kind if kind in held_out)
     tested = np.sort(np.concatenate([test for _, test in splits]))
     report = report_of(subset(table, tested), {name: found[tested] for name, found in held_out.items()}, FOLDS,
-                       {k: tuple(map(float, np.mean(v, 0))) for k, v in hops.items()}, candidates)
+                       {k: tuple(map(float, np.mean(v, 0))) for k, v in hops.items()}, candidates,
+                       {kind: found[:, tested] for kind, found in hop_scores.items()})
     noise = {name: _rmse(held_out[name][tested], table.target[tested]) for name in candidates}
     yield _predictor(table, members, (share, partner), noise, report, training, about or {})
 
@@ -157,9 +162,20 @@ def _moments(network: torch.nn.Module, frame: Frame, index: torch.Tensor) -> Flo
     return np.array(found)
 
 
-def _hop_spearman(member: GnnMember, table: TrialTable, test: Ints) -> list[float]:
-    norms = hop_norms(member.network, frame_of(member.subject), index_of(member.subject, table.picks[test]))
-    return [spearman(n, table.target[test]) for n in norms]
+def _norms(member: GnnMember, table: TrialTable) -> Floats:
+    """[hops + 1, T], see `hop_norms`."""
+    return hop_norms(member.network, frame_of(member.subject), index_of(member.subject, table.picks))
+
+
+def _on_scale(norms: Floats, target: Floats, train: Ints) -> Floats:
+    """Norms [hops + 1, T] as targets, each by its line of least squares over the training trials; a norm that hardly
+    moves there says nothing and becomes their mean."""
+    centre, mean = norms[:, train].mean(1, keepdims=True), target[train].mean()
+    apart = norms[:, train] - centre
+    scale = (apart**2).sum(1, keepdims=True)
+    slope = (apart * (target[train] - mean)).sum(1, keepdims=True) / np.maximum(scale, 1e-12)
+    found: Floats = mean + slope * (norms - centre)
+    return found
 
 
 def _blend(damage: Floats, network: Floats, target: Floats, splits: list[tuple[Ints, Ints]]) -> tuple[float, Floats]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,13 @@ class Quality:
 
     Attributes:
         spearman, kendall: over all trials (tau b).
-        spearman_in_bins: mean over bins of `BIN_BITS` bits per weight, weighted by trials; None without a bin of
-            `LEAST_PER_BIN` trials.
+        spearman_in_bins: mean over bins of `BIN_BITS` bits per weight and one preset, weighted by trials; None without
+            a bin of `LEAST_PER_BIN` trials.
         ndcg10: NDCG of the first 10 by prediction, gain = relevance.
         mae: mean absolute error in the unit of the label.
         trials, bins: how many trials, and how many bins the mean is over.
+        pooled_in_bins: the same with all presets in one bin, where telling them apart already ranks.
+        by_preset: preset -> the mean over its own bins.
     """
 
     spearman: float
@@ -36,14 +39,20 @@ class Quality:
     mae: float
     trials: int
     bins: int
+    pooled_in_bins: float | None = None
+    by_preset: dict[str, float | None] = field(default_factory=dict)
 
 
-def quality(predicted: Floats, measured: Floats, bits: Floats) -> Quality:
-    """All figures of one predictor; arguments are [T], higher = better."""
-    in_bins, bins = spearman_in_bins(predicted, measured, bits)
+def quality(predicted: Floats, measured: Floats, bits: Floats, presets: Sequence[str] = ()) -> Quality:
+    """All figures of one predictor; arguments are [T], higher = better. Presets: of each trial; () = all of one."""
+    in_bins, bins = spearman_in_bins(predicted, measured, bits, presets)
+    names = np.array(presets, str)
+    each = {str(p): spearman_in_bins(*(x[names == p] for x in (predicted, measured, bits)))[0]
+            for p in np.unique(names)}
     return Quality(spearman(predicted, measured), kendall(predicted, measured), in_bins,
                    ndcg(predicted, relevance(measured, measured), TOP),
-                   float(np.abs(predicted - measured).mean()), len(measured), bins)
+                   float(np.abs(predicted - measured).mean()), len(measured), bins,
+                   spearman_in_bins(predicted, measured, bits)[0], each)
 
 
 def spearman(a: Floats, b: Floats) -> float:
@@ -59,16 +68,25 @@ def kendall(a: Floats, b: Floats) -> float:
     return value if np.isfinite(value) else 0.0
 
 
-def spearman_in_bins(predicted: Floats, measured: Floats, bits: Floats,
+def spearman_in_bins(predicted: Floats, measured: Floats, bits: Floats, presets: Sequence[str] = (),
                      width: float = BIN_BITS) -> tuple[float | None, int]:
-    """Mean Spearman within bins of average bits, weighted by trials, and the number of bins."""
-    which = np.floor(np.asarray(bits) / width + 1e-9).astype(int)
-    members = [np.flatnonzero(which == k) for k in np.unique(which)]
-    members = [m for m in members if len(m) >= LEAST_PER_BIN]
+    """Mean Spearman within bins of average bits and preset, weighted by trials, and the number of bins."""
+    members = [m for m in bins_of(bits, presets, width) if len(m) >= LEAST_PER_BIN]
     if not members:
         return None, 0
     values = [spearman(predicted[m], measured[m]) for m in members]
     return float(np.average(values, weights=[len(m) for m in members])), len(members)
+
+
+def bins_of(bits: Floats, presets: Sequence[str] = (), width: float = BIN_BITS) -> list[npt.NDArray[np.intp]]:
+    """Indices of the trials in each bin [k w, (k + 1) w) of average bits and one preset, empty bins left out.
+
+    Presets differ in quality at the same bits, so ranking across them asks which preset a recipe is of, not how good.
+    """
+    which = np.floor(np.asarray(bits) / width + 1e-9).astype(int)
+    group = np.unique(np.array(presets, str), return_inverse=True)[1] if len(presets) else np.zeros_like(which)
+    keys = np.stack([which, group], 1)
+    return [np.flatnonzero((keys == key).all(1)) for key in np.unique(keys, axis=0)]
 
 
 def relevance(y: Floats, train: Floats) -> Floats:

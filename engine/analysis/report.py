@@ -22,6 +22,9 @@ class Report:
         quality: the same for the target without its term in bits; empty where the two are entangled.
         hops: kind of network -> mean over folds of the held-out Spearman of the embedding norm, hop by hop, and
             last of all parts together.
+        hop_target: kind of network -> hop by hop, as above, the figures of held-out hop scores: embedding norms put on
+            the target's scale by a line fitted to the fold's training trials, since each fold's network has its own.
+        hop_quality: the same for the target without its term in bits; empty where `quality` is.
         chosen: the kind of least held-out error within bins of bits.
     """
 
@@ -32,19 +35,33 @@ class Report:
     quality: dict[str, Quality] = field(default_factory=dict)
     hops: dict[str, tuple[float, ...]] = field(default_factory=dict)
     chosen: str = ""
+    hop_target: dict[str, tuple[Quality, ...]] = field(default_factory=dict)
+    hop_quality: dict[str, tuple[Quality, ...]] = field(default_factory=dict)
 
 
 def report_of(table: TrialTable, held_out: Mapping[str, Floats], folds: int,
-              hops: dict[str, tuple[float, ...]], candidates: tuple[str, ...]) -> Report:
-    """The figures of held-out predictions [T] by name.
+              hops: dict[str, tuple[float, ...]], candidates: tuple[str, ...],
+              hop_scores: Mapping[str, Floats] | None = None) -> Report:
+    """The figures of held-out predictions [T] by name, and of hop scores [hops + 1, T] by kind of network.
 
     The chosen one is the candidate of best Spearman within bins, or of least error where no bin is full enough.
     """
-    target = {name: quality(found, table.target, table.bits) for name, found in held_out.items()}
+    def figures(found: Floats) -> Quality:
+        return quality(found, table.target, table.bits, table.presets)
+
+    scores = hop_scores or {}
+    target = {name: figures(found) for name, found in held_out.items()}
+    hop_target = {kind: tuple(map(figures, found)) for kind, found in scores.items()}
     parts: dict[str, Quality] = {}
+    hop_parts: dict[str, tuple[Quality, ...]] = {}
     alone = table.quality
     if alone is not None and not np.array_equal(alone, table.target):
         term = table.target - alone
-        parts = {name: quality(found - term, alone, table.bits) for name, found in held_out.items()}
+
+        def without(found: Floats) -> Quality:
+            return quality(found - term, alone, table.bits, table.presets)
+
+        parts = {name: without(found) for name, found in held_out.items()}
+        hop_parts = {kind: tuple(map(without, found)) for kind, found in scores.items()}
     chosen = max(candidates, key=lambda name: (target[name].spearman_in_bins or 0.0, -target[name].mae), default="")
-    return Report(table.formula, len(table), folds, target, parts, hops, chosen)
+    return Report(table.formula, len(table), folds, target, parts, hops, chosen, hop_target, hop_parts)

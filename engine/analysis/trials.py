@@ -26,10 +26,11 @@ LEAST_PER_FOLD = 4
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One measured recipe: choice -> option (silent layers untouched), metric -> value."""
+    """One measured recipe: choice -> option (silent layers untouched), metric -> value, and the preset that drew it."""
 
     options: Mapping[str, Option]
     labels: Mapping[str, float]
+    preset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class TrialTable:
         error: [T] summed relative weight error.
         formula: the target's text.
         term: the formula's term in bits; None where bits and metrics are entangled.
+        presets: [T], what drew each; () = all one.
     """
 
     subject: Subject
@@ -81,6 +83,7 @@ class TrialTable:
     error: Floats
     formula: str
     term: BitsTerm | None
+    presets: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.picks)
@@ -148,7 +151,7 @@ def trial_table(subject: Subject, trials: Sequence[Labelled], formula: str) -> T
         raise StudyError(f"{formula!r} is the same in all {len(trials)} trials, so it ranks nothing; choose another "
                          f"label.")
     return TrialTable(subject, picks, target, bits, summed_error(subject.space, picks), formula,
-                      bits_term(parsed, columns))
+                      bits_term(parsed, columns), tuple(t.preset for t in trials))
 
 
 def label_columns(trials: Sequence[Labelled], bits: Floats) -> dict[str, Floats]:
@@ -161,7 +164,8 @@ def label_columns(trials: Sequence[Labelled], bits: Floats) -> dict[str, Floats]
 def subset(table: TrialTable, index: Ints) -> TrialTable:
     """Some of the trials."""
     return replace(table, picks=table.picks[index], target=table.target[index], bits=table.bits[index],
-                   error=table.error[index])
+                   error=table.error[index],
+                   presets=tuple(table.presets[i] for i in index) if table.presets else ())
 
 
 def folds(trials: int, seed: int = 12345, count: int = FOLDS) -> list[tuple[Ints, Ints]]:

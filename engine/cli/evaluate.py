@@ -32,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Generate twice, measure, and print every metric with n and interval."""
+    from dataclasses import replace
+
     from engine.core.recipe import bits_per_weight
     from engine.live.apply import apply
     from engine.live.generate import Picture, generate
@@ -54,7 +56,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     extractor = find_extractor(model.directory, args.device)
     full = Reference(pictures(request, "full precision"), extractor)
-    other = pictures(_request(model, args, first=args.images), "other seeds") if args.floor else []
+    # the same prompts: other ones differ by more than chance
+    again = replace(request, seeds=_request(model, args, first=args.images).seeds)
+    other = pictures(again, "other seeds") if args.floor else []
     with put(model, recipe, args) as execution:
         quantized = pictures(request, "quantized")
     metrics = compare(full, quantized)

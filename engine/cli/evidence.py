@@ -25,8 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=256, help="of the final comparisons; a round's are others than "
                         "those of the rounds before")
     parser.add_argument("--judged", type=int, default=64,
-                        help="calibration images that choose our candidate and the best random draw")
-    parser.add_argument("--switched", type=int, default=32, help="images of deletion and insertion curves; 0 = none")
+                        help="calibration images that choose our candidate and the best random draw (among the "
+                        "best of 16 images)")
+    parser.add_argument("--switched", type=int, default=16, help="images of deletion and insertion curves; 0 = none")
     parser.add_argument("--signal", type=int, default=8, help="images of the signal of Apple's rule; 0 = leave it out")
     parser.add_argument("--steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--epochs", type=int, help="of the networks, at most")

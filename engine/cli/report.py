@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.core.places import assets_dir
     from engine.evidence.html import report
     from engine.evidence.scale import Places
+    from engine.evidence.stages import VERSION
     from engine.evidence.studied import DEFAULT_FORMULA, read_studied
     from engine.study.storage import read_study
     from engine.study.summary import summary
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     kept = Path(args.kept) if args.kept else assets_dir() / "evidence"
     file = Places(assets_dir(), kept).file(studied, "evidence.json")
     found = read_json(file, StudyError, 4 * MAX_JSON_BYTES) if file.is_file() else None
+    if found is not None and found.get("version") != VERSION:
+        raise StudyError(f"{file.name} was written by another version of this program; run evidence again.")
     out = args.out or str(Path(args.db).with_suffix(".html"))
     write_atomic(out, report(studied, presets, summary(args.db), advisor, found))
     result = {"out": out, "trials": len(presets), "predictor": advisor is not None, "evidence": found is not None}

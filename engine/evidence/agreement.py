@@ -50,9 +50,14 @@ def _rows(structure: Structure, scores: Sequence[Scores], truth: Scores, option:
         return []
     columns = {s.provider: at_option(structure, s, option, level) for s in scores}
     known = {name: column for name, column in columns.items() if len(set(column) & set(measured)) >= LEAST}
-    weights = {layer.name: float(layer.weights) for layer in structure.choices}
-    blind = Scores(SIZE_ONLY, structure.identity, "weights", {n: {option: w} for n, w in weights.items()})
-    return compared({**known, SIZE_ONLY: at_option(structure, blind, option, level)}, measured, seed)
+    blind = at_option(structure, size_only(structure, option), option, level)
+    return compared({**known, SIZE_ONLY: blind}, measured, seed)
+
+
+def size_only(structure: Structure, option: str) -> Scores:
+    """The control that takes a layer's number of weights for its damage."""
+    weights = {layer.name: {option: float(layer.weights)} for layer in structure.choices}
+    return Scores(SIZE_ONLY, structure.identity, "weights", weights)
 
 
 def at_option(structure: Structure, scores: Scores, option: str, level: str, *,

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from engine.advisor import Advisor
 from engine.allocate.allocation import Allocation
-from engine.allocate.allocators import ALLOCATORS, allocate
+from engine.allocate.allocators import allocate
 from engine.allocate.baselines import random_recipes, uniforms
 from engine.allocate.budget import bits_budget
 from engine.allocate.faithful import faithful
@@ -23,6 +22,7 @@ from engine.allocate.problem import JointCosts, Limits, Problem, blind_scores, j
 from engine.analysis.scoring import BlockScores
 from engine.core.errors import InputError
 from engine.core.graph import Structure
+from engine.core.jsonrecord import to_json
 from engine.core.recipe import Recipe, uniform
 from engine.core.record import Scores
 from engine.core.seeds import derive
@@ -32,15 +32,22 @@ from engine.providers.table import completed
 
 OURS = "ours"
 UNIFORM = "uniform"
+EVERYONE = "every contender"
 RANDOM = "best of random"
+NEAR_EQUAL = 0.002  # of the bytes: differences no image shows
 EQUAL = ("uaq-3", "kmeans_a-3", "uaq-4", "kmeans_a-4")
 BITS = (3.25, 3.5, 4.0)
 LOW = (2.75, 3.0)
 DRAWS = 8
+VERSION = 2  # of how contenders are made: raised where that changes but none of the numbers below
 CANDIDATES = 8  # of ours
 SHAKE = 0.12  # deviation of the log damages of those that are shaken
 MEASURED = "measured"
 MIDDLING = (3, 4)  # bits
+OPTIMUM, ALONE = "predicted optimum", "layers measured alone"  # notes of two of our candidates
+# baseline -> whose scores it allocates by; MPQ-Diff's have a comparison of their own
+BASELINES = {"weight-error": "weight-error", "measured-greedy": MEASURED, "measured, knapsack": MEASURED,
+             "threshold": "cumulative"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +59,15 @@ class Budget:
         group: "equal" (to a uniform recipe), "bits", or "low".
         bytes: at most.
         option: the uniform recipe it equals, "" otherwise.
+        shares: name of the budget, smaller by less than `NEAR_EQUAL`, whose recipes count here too; only the uniform
+            recipe is then its own. "" = it is solved itself.
     """
 
     name: str
     group: str
     bytes: int
     option: str = ""
+    shares: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A contender that has no recipe at a budget, and why; `EVERYONE` where nothing fits."""
+
+    budget: str
+    contender: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What the contenders know.
 
@@ -96,46 +115,86 @@ class Sources:
     blocks: Sequence[BlockScores] = ()
 
 
+def fingerprint(studied_digest: str, sources: Sources, sizes: Sequence[Budget]) -> str:
+    """12 hex digits over all that determines the entries: trials, predictor, every score used by its numbers (rounded
+    below what fitting and reading again can change), sizes, and how many of what are tried."""
+    predictor = sources.advisor.predictor
+    used = {name: sources.found[name] for name in set(BASELINES.values()) & set(sources.found)}
+    parts = [f"{name} {derive(s.unit, sorted(s.about.items()), *_numbers(s))}" for name, s in sorted(used.items())]
+    fitted = (str(predictor.kind), sorted(map(str, predictor.members)), to_json(predictor.training),
+              sources.advisor.options(), derive(*_numbers(sources.advisor.scores)))
+    constants = (VERSION, DRAWS, CANDIDATES, SHAKE, MIDDLING, tuple(sizes))
+    return f"{derive('contenders', constants, studied_digest, fitted, *parts):016x}"[:12]
+
+
+def _numbers(scores: Scores) -> Iterator[str]:
+    for table in (scores.layers, scores.blocks):
+        for name, row in sorted(table.items()):
+            yield from (f"{name} {option} {damage:.9g}" for option, damage in sorted(row.items()))
+
+
 def budgets(structure: Structure) -> list[Budget]:
     """At the bytes of uniform recipes, at round bits, and below 3.1 bits."""
     sized = {text: recipe_bytes(structure, uniform(structure, text).options) for text in EQUAL}
     equal = [Budget(f"bytes of {text}", "equal", size, text) for text, size in sized.items()]
-    return [*equal, *(Budget(f"{b:g} bits", "bits", bits_budget(b, structure)) for b in BITS),
-            *(Budget(f"{b:g} bits", "low", bits_budget(b, structure)) for b in LOW)]
+    every = [*equal, *(Budget(f"{b:g} bits", "bits", bits_budget(b, structure)) for b in BITS),
+             *(Budget(f"{b:g} bits", "low", bits_budget(b, structure)) for b in LOW)]
+    shares: dict[str, str] = {}
+    solved: list[Budget] = []
+    for budget in sorted(every, key=lambda b: b.bytes):
+        near = next((s for s in solved if budget.bytes - s.bytes < NEAR_EQUAL * budget.bytes), None)
+        if near is None:
+            solved.append(budget)
+        shares[budget.name] = near.name if near else ""
+    return [replace(b, shares=shares[b.name]) for b in every]
 
 
-def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry]:
-    """All contenders' recipes at one budget; one that has no recipe there is left out, and a budget below the smallest
-    recipe has none."""
+def at_budget(entries: Sequence[Entry], budget: Budget) -> list[Entry]:
+    """The entries that count at a budget: its own, and those it shares with a smaller one, uniform ones aside."""
+    return [e for e in entries if e.budget == budget.name or (e.budget == budget.shares and e.contender != UNIFORM)]
+
+
+def entries(sources: Sources, budget: Budget, seed: int = 0) -> Iterator[Entry | Dropped]:
+    """All contenders' recipes at one budget (of one that shares another's, the uniform ones alone), and who has none
+    there."""
     advisor = sources.advisor
     limits = Limits(options=advisor.options(), keep_untouched=False)
     structure = advisor.structure
     try:
         blind = layer_problem(structure, blind_scores(structure), budget.bytes, limits)
-    except InputError:
+    except InputError as problem:
+        yield Dropped(budget.name, EVERYONE, str(problem))
         return
-    yield from _ours(sources, budget, limits, seed)
-    for name, make in _makers(sources, limits).items():
-        try:
-            found = make(budget.bytes)
-        except InputError:
-            continue
-        yield Entry(budget.name, name, found.recipe, found.bytes, f"gap {100 * found.gap:.2g} %")
     for found in uniforms(blind).values():
         option = str(found.recipe.provenance["allocator"]).removeprefix(f"{UNIFORM} ")
         if not budget.option or option == budget.option:
             yield Entry(budget.name, UNIFORM, found.recipe, found.bytes, option)
-    for number, found in enumerate(random_recipes(_drawn_from(structure, budget, limits), DRAWS, seed)):
-        yield Entry(budget.name, RANDOM, found.recipe, found.bytes, f"draw {number + 1} of {DRAWS}")
+    if budget.shares:
+        return
+    yield from _ours(sources, budget, limits, seed)
+    makers = _makers(sources, limits)
+    for name, provider in BASELINES.items():
+        if name not in makers:
+            yield Dropped(budget.name, name, f"No scores of {provider} are at hand.")
+    for name, make in makers.items():
+        try:
+            found = make(budget.bytes)
+        except InputError as problem:
+            yield Dropped(budget.name, name, str(problem))
+            continue
+        yield Entry(budget.name, name, found.recipe, found.bytes, f"gap {100 * found.gap:.2g} %")
+    pool, drawn_from = _drawn_from(structure, budget, limits)
+    for number, found in enumerate(random_recipes(drawn_from, DRAWS, seed)):
+        yield Entry(budget.name, RANDOM, found.recipe, found.bytes, f"draw {number + 1} of {DRAWS} from {pool}")
 
 
 def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterator[Entry]:
     """The recipe of the predictor's table, that of the layers measured alone (where they were, since what the
     predictor adds to them is doubtful at some budgets), and recipes of the table shaken."""
     advisor = sources.advisor
-    tables = [("predicted optimum", advisor.scores)]
+    tables = [(OPTIMUM, advisor.scores)]
     if MEASURED in sources.found:
-        tables.append(("layers measured alone", completed(advisor.structure, sources.found, MEASURED)))
+        tables.append((ALONE, completed(advisor.structure, sources.found, MEASURED)))
     for number in range(CANDIDATES - len(tables)):
         rng = np.random.default_rng(derive("contest", budget.name, seed, number))
         tables.append((f"shaken {number + 1}", shaken(advisor.scores, SHAKE, rng)))
@@ -144,14 +203,15 @@ def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterat
         yield Entry(budget.name, OURS, found.recipe, found.bytes, note)
 
 
-def _drawn_from(structure: Structure, budget: Budget, limits: Limits) -> Problem:
+def _drawn_from(structure: Structure, budget: Budget, limits: Limits) -> tuple[str, Problem]:
     """What random recipes are drawn from: options of 3 and 4 bits where those fit, which is kinder to chance than
     mixing 2 and 8 bits; else all."""
     middling = replace(limits, options=tuple(o for o in limits.options or () if o.bits in MIDDLING))
     try:
-        return layer_problem(structure, blind_scores(structure), budget.bytes, middling)
+        pool = f"options of {' and '.join(map(str, MIDDLING))} bits"
+        return pool, layer_problem(structure, blind_scores(structure), budget.bytes, middling)
     except InputError:
-        return layer_problem(structure, blind_scores(structure), budget.bytes, limits)
+        return "all options", layer_problem(structure, blind_scores(structure), budget.bytes, limits)
 
 
 def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Allocation]]:
@@ -172,9 +232,8 @@ def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Alloc
     if "cumulative" in known:
         makers["threshold"] = lambda size: allocate(
             layer_problem(structure, known["cumulative"], size, Limits()), "threshold")
-    for name, row in ALLOCATORS.items():
-        if row.provider in known and name not in makers:
-            makers[name] = partial(_allocated, by(known[row.provider]), name)
+    if "weight-error" in known:
+        makers["weight-error"] = lambda size: allocate(by(known["weight-error"])(size), "weight-error")
     if sources.operation is not None:
         operation = sources.operation
         makers["faithful, layers"] = lambda size: faithful(by(operation)(size))
@@ -185,6 +244,3 @@ def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Alloc
             joint_problem(structure, joints, size, limits, "gnn-block"))
     return makers
 
-
-def _allocated(problem: Callable[[int], Problem], name: str, size: int) -> Allocation:
-    return allocate(problem(size), name)

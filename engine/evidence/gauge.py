@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ from engine.live.cancel import Cancel, check_cancel
 from engine.live.generate import pictures
 from engine.live.model import Model
 from engine.live.request import Request, checked
-from engine.metrics.compare import Reference, compare, floor, per_image
+from engine.metrics.bootstrap import mean_metric
+from engine.metrics.compare import PAIRED, Reference, compared, floor
 from engine.metrics.features import find_extractor
+from engine.metrics.paired import mse, psnr, stack
 from engine.providers.partial import Partial
 from engine.providers.progress import Progress
 from engine.providers.prompts import request_for, split_of
 
 VERSION = 1
 DIGITS = 5  # of the values kept per image
-FULL = "full precision on other seeds"  # the record of the floor
+FULL = "full precision, same prompts, other seeds"  # the record of the floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Setting:
         images: how many.
         steps: of the sampler; None is the model's own number.
         batch: images made together; None as in `generate`.
+        brief: only PSNR and squared error of the images, which choosing among recipes needs; else everything.
         with_floor: also measure full precision against itself on other seeds.
         first: index of the first image of the part.
     """
@@ -53,6 +56,7 @@ class Setting:
     images: int
     steps: int | None = None
     batch: int | None = None
+    brief: bool = False
     with_floor: bool = False
     first: int = 0
 
@@ -121,6 +125,13 @@ class Gauge:
             left = (time.perf_counter() - begin) / (number + 1) * (len(wanted) - number - 1)
             yield Progress(doing, known + number + 1, known + len(wanted), left)
 
+    @property
+    def steps(self) -> int:
+        """Of the sampler, per image."""
+        steps = self._request.steps
+        assert steps is not None, "a checked request says its steps"
+        return steps
+
     def __getitem__(self, recipe: Recipe) -> Result:
         """The result of a measured recipe."""
         return self.results[recipe.hash]
@@ -131,28 +142,32 @@ class Gauge:
         apply_all(self._model, recipe, cancel=cancel)
         made = self._pictures(self._request, cancel)
         structure = self._model.structure
+        metrics, images = _errors(full, made) if self.setting.brief else compared(full, made)
         return Result(recipe.hash, recipe_bytes(structure, recipe.options),
                       {layer.name: str(recipe.options.get(layer.name, FP16)) for layer in structure.choices},
-                      tuple(compare(full, made)), _rounded(per_image(full, made)), time.perf_counter() - start)
+                      tuple(metrics), _rounded(images), time.perf_counter() - start)
 
     def _floor(self, cancel: Cancel | None) -> Result:
         start = time.perf_counter()
         full = self._full(cancel)
         apply_all(self._model, Recipe(model_ref(self._model.structure), {}), cancel=cancel)
-        other = self._pictures(self._asked(first=self.setting.images), cancel)
+        # the same prompts: other ones differ by more than chance
+        seeds = self._asked(first=self.setting.images).seeds
+        other = self._pictures(replace(self._request, seeds=seeds), cancel)
         return Result(FULL, recipe_bytes(self._model.structure, {}), {}, tuple(floor(full, other)), {},
                       time.perf_counter() - start)
 
     def _full(self, cancel: Cancel | None) -> Reference:
         if self._reference is None:
             apply_all(self._model, Recipe(model_ref(self._model.structure), {}), cancel=cancel)
-            extractor = find_extractor(self._model.directory, self._model.device)
+            brief = self.setting.brief
+            extractor = None if brief else find_extractor(self._model.directory, self._model.device)
             self._reference = Reference(self._pictures(self._request, cancel), extractor)
         return self._reference
 
     def _pictures(self, request: Request, cancel: Cancel | None) -> list[Any]:
         with exact_arithmetic():
-            return pictures(self._model, request, cancel=cancel, record_latents=True, exact=True,
+            return pictures(self._model, request, cancel=cancel, record_latents=not self.setting.brief, exact=True,
                             batch=self.setting.batch)
 
     def _asked(self, first: int) -> Request:
@@ -163,10 +178,20 @@ class Gauge:
     def _head(self) -> dict[str, Any]:
         """What determines the numbers."""
         request = self._request
+        brief = {"brief": True} if self.setting.brief else {}
         where = {"first": self.setting.first} if self.setting.first else {}  # files of the first images stay valid
-        return {"version": VERSION, "identity": self._model.structure.identity, "part": self.setting.part, **where,
+        return {**brief, **where, "version": VERSION, "identity": self._model.structure.identity,
+                "part": self.setting.part,
                 "images": self.setting.images, "split": self._split.hash, "steps": request.steps,
                 "guidance": request.guidance, "height": request.height, "width": request.width}
+
+
+def _errors(full: Reference, made: Sequence[Any]) -> tuple[list[Metric], dict[str, np.ndarray]]:
+    """The two metrics of a brief look, and their values per image."""
+    images = stack(made)
+    values = {"psnr": psnr(full.images, images), "image_mse": mse(full.images, images)}
+    return [mean_metric(name, column, PAIRED[name][0], higher_is_better=PAIRED[name][1])
+            for name, column in values.items()], values
 
 
 def _rounded(values: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engine.advisor import Advisor
 from engine.analysis.predictor import Kind, Predictor
 from engine.analysis.scoring import BlockScores, block_scores, operation_scores
 from engine.core.errors import StudyError
 from engine.core.files import read_json, write_json
-from engine.core.jsonrecord import to_json
+from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import Option, parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
-from engine.evidence.agreement import BLOCKS, at_option
-from engine.evidence.contest import CANDIDATES, DRAWS, OURS, RANDOM, Budget, Entry, Sources, budgets, entries
+from engine.evidence.agreement import BLOCKS, at_option, size_only
+from engine.evidence.contest import (
+    ALONE,
+    CANDIDATES,
+    DRAWS,
+    OURS,
+    RANDOM,
+    Budget,
+    Dropped,
+    Entry,
+    Sources,
+    budgets,
+    entries,
+    fingerprint,
+)
+from engine.evidence.effort import Effort, efforts
 from engine.evidence.gauge import FULL, Gauge, Setting
+from engine.evidence.learned import DEFAULT_METHOD
 from engine.evidence.scale import Places, Scale, Stage
 from engine.evidence.studied import Studied
 from engine.evidence.switching import curve, orders, recipes_of
@@ -28,6 +44,9 @@ from engine.providers.progress import Progress
 PAPER = tuple(Option(m, b) for m in ("uaq", "kmeans_c", "kmeans_a") for b in (3, 4))
 SWITCHED_AT = "uaq-3"
 JUDGED = (OURS, RANDOM)  # of several recipes one is chosen by calibration images
+SHORTLISTED = 2  # of a budget's candidates, and of its draws, are judged on more images than the others
+DEFAULT_ORDER = f"attribution-{DEFAULT_METHOD}"
+CONTROL_ORDERS = ("weight-error", "measured")
 
 
 def signal(model: Model, studied: Studied, places: Places, scale: Scale) -> Stage:
@@ -45,15 +64,17 @@ def signal(model: Model, studied: Studied, places: Places, scale: Scale) -> Stag
 
 def switched(model: Model, studied: Studied, places: Places, scale: Scale, scores: Sequence[Scores],
               known: dict[str, Scores]) -> Stage:
-    """Deletion and insertion curves over blocks, on images."""
+    """Deletion and insertion curves over blocks, on images: the default attribution, the controls, and chance."""
     option = parse_option(SWITCHED_AT)
     if not scale.switched:
         return []
     structure = studied.structure
-    controls = [known[n] for n in ("weight-error", "measured") if n in known]
-    columns = {s.provider: at_option(structure, s, SWITCHED_AT, BLOCKS) for s in [*scores, *controls]}
+    chosen = [*(s for s in scores if s.provider == DEFAULT_ORDER), *(known[n] for n in CONTROL_ORDERS if n in known),
+              size_only(structure, SWITCHED_AT)]
+    columns = {s.provider: at_option(structure, s, SWITCHED_AT, BLOCKS) for s in chosen}
     blocks = [b.id for b in structure.level("block")]
-    gauge = Gauge(model, places.file(studied, "switching.jsonl"), Setting("calibration", scale.switched, scale.steps))
+    gauge = Gauge(model, places.file(studied, f"switching-{scale.switched}.jsonl"),
+                  Setting("calibration", scale.switched, scale.steps, brief=True))
     curves = [(name, kind, recipes_of(structure, order, option, kind))
               for name, order in orders(columns, blocks).items() for kind in ("deletion", "insertion")]
     yield from gauge.measure([r for _, _, recipes in curves for r in recipes], "deletion and insertion curves")
@@ -68,22 +89,42 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
              known: dict[str, Scores]) -> Stage:
     """Every contender at every budget, on the final images."""
     sizes = budgets(studied.structure)
-    contenders = yield from _contenders(studied, places, predictor, known, sizes)
-    judged = Gauge(model, places.file(studied, "judged.jsonl"), Setting("calibration", scale.judged, scale.steps))
-    drawn = [e for e in contenders if e.contender in JUDGED]
-    yield from judged.measure([e.recipe for e in drawn], "candidates and random draws")
-    best = {(b.name, name): max((e for e in drawn if (e.budget, e.contender) == (b.name, name)), default=None,
-                                key=lambda e: label_of(judged[e.recipe])) for b in sizes for name in JUDGED}
-    kept = [e for e in contenders if e.contender not in JUDGED or e is best[e.budget, e.contender]]
+    contenders, dropped = yield from _contenders(studied, places, predictor, known, sizes)
+    before = efforts(studied, known, {e.contender for e in contenders})
+    best, spent = yield from _judged(model, studied, places, scale, [e for e in contenders if e.contender in JUDGED])
+    kept = [e for e in contenders if e.contender not in JUDGED or e in best]
     final = Gauge(model, places.file(studied, _final(scale.first)), Setting("final", scale.images, scale.steps,
                                                                             with_floor=True, first=scale.first))
     yield from final.measure([e.recipe for e in kept], "final comparisons")
     recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
-    return {"images": scale.images, "judged": scale.judged, "candidates": CANDIDATES, "draws": DRAWS,
+    return {"images": scale.images, "judged": scale.judged, "sifted": min(scale.sifted, scale.judged),
+            "shortlisted": SHORTLISTED, "candidates": CANDIDATES, "draws": DRAWS,
+            "alone": any((e.contender, e.note) == (OURS, ALONE) for e in contenders),
             "choices": [x.name for x in studied.structure.choices],
-            "budgets": verdicts(sizes, kept, final.results, judged.results), "recipes": recipes,
+            "budgets": verdicts(sizes, kept, final.results), "recipes": recipes,
+            "dropped": to_json(dropped),
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
-            "evaluations": _evaluations(studied, known)}
+            "efforts": to_json([*before, *spent])}
+
+
+def _judged(model: Model, studied: Studied, places: Places, scale: Scale, drawn: Sequence[Entry]) -> Stage:
+    """The best candidate and the best draw of every budget, and what finding them took: all are judged on a few images,
+    those shortlisted on more."""
+    few = Gauge(model, places.file(studied, "sifted.jsonl"),
+                Setting("calibration", min(scale.sifted, scale.judged), scale.steps, brief=True))
+    yield from few.measure([e.recipe for e in drawn], "candidates and random draws")
+    groups: dict[tuple[str, str], dict[str, Entry]] = {}
+    for e in drawn:  # candidates that are one recipe count once
+        groups.setdefault((e.budget, e.contender), {}).setdefault(e.recipe.hash, e)
+    short = [sorted(group.values(), key=lambda e: -label_of(few[e.recipe]))[:SHORTLISTED] for group in groups.values()]
+    more = Gauge(model, places.file(studied, "shortlisted.jsonl"),
+                 Setting("calibration", scale.judged, scale.steps, brief=True))
+    yield from more.measure([e.recipe for group in short for e in group], "the shortlisted again")
+    spent = [Effort(name, what, len({e.recipe.hash for e in several if e.contender == name}), gauge.setting.images,
+                    gauge.steps) for what, several, gauge in (
+                        ("candidates on a few images", drawn, few),
+                        ("the shortlisted on more", [e for group in short for e in group], more)) for name in JUDGED]
+    return [max(group, key=lambda e: label_of(more[e.recipe])) for group in short], spent
 
 
 def _final(first: int) -> str:
@@ -93,36 +134,26 @@ def _final(first: int) -> str:
 
 def _contenders(studied: Studied, places: Places, predictor: Predictor, known: dict[str, Scores],
                 sizes: Sequence[Budget]) -> Stage:
-    """The recipes, kept in a file: they depend on the trials, and scoring blocks jointly takes minutes."""
-    path = places.file(studied, f"contenders-{studied.digest}.json")
+    """The recipes and who has none, kept in a file named by all that determines them: scoring blocks jointly takes
+    minutes."""
+    sources = Sources(Advisor(predictor), known)
+    path = places.file(studied, f"contenders-{fingerprint(studied.digest, sources, sizes)}.json")
     reference = model_ref(studied.structure)
     if path.is_file():
-        return [Entry(r["budget"], r["contender"], Recipe(reference, {n: parse_option(o) for n, o in
-                                                                      r["options"].items()}), r["bytes"], r["note"])
-                for r in read_json(path, StudyError)]
+        content = read_json(path, StudyError)
+        return ([Entry(r["budget"], r["contender"], Recipe(reference, {n: parse_option(o) for n, o in
+                                                                       r["options"].items()}), r["bytes"], r["note"])
+                 for r in content["entries"]], [from_json(Dropped, r) for r in content["dropped"]])
     yield Progress("allocating", 0, 0)
-    blocks: list[BlockScores] = []
-    operation = None
     if any(k in predictor.members for k in (Kind.GNN, Kind.GUIDED)):
-        operation = operation_scores(predictor)
+        blocks: list[BlockScores] = []
         for number, block in enumerate(block_scores(predictor, studied.table.picks, options=PAPER)):
             blocks.append(block)
             yield Progress(f"joint scores of {block.id}", number + 1, len(predictor.subject.graph.parts))
-    sources = Sources(Advisor(predictor), known, operation, blocks)
-    found = [e for budget in sizes for e in entries(sources, budget)]
-    write_json(path, [{"budget": e.budget, "contender": e.contender, "bytes": e.bytes, "note": e.note,
-                       "options": {n: str(o) for n, o in e.recipe.options.items()}} for e in found])
-    return found
-
-
-def _evaluations(studied: Studied, known: dict[str, Scores]) -> dict[str, int]:
-    """How many recipes each way of learning sensitivity had to run."""
-    counts = {"study": len(studied.table)}
-    if CUMULATIVE in known:
-        counts["threshold"] = int(known[CUMULATIVE].about.get("evaluations", "0"))
-    if "measured" in known:
-        rows = [*known["measured"].layers.values(), *known["measured"].blocks.values()]
-        counts["measured"] = sum(len(row) for row in rows)
-    return counts
-
-
+        sources = replace(sources, operation=operation_scores(predictor), blocks=blocks)
+    every = [e for budget in sizes for e in entries(sources, budget)]
+    found, dropped = [e for e in every if isinstance(e, Entry)], [e for e in every if isinstance(e, Dropped)]
+    write_json(path, {"dropped": to_json(dropped), "entries": [
+        {"budget": e.budget, "contender": e.contender, "bytes": e.bytes, "note": e.note,
+         "options": {n: str(o) for n, o in e.recipe.options.items()}} for e in found]})
+    return found, dropped

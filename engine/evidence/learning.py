@@ -21,6 +21,7 @@ from engine.providers.partial import Partial
 from engine.providers.progress import Progress
 
 SIZES = (50, 100, 200, 400)
+VERSION = 2  # of the figures: ranked within one preset
 
 
 def learning_curve(table: TrialTable, kept: Path | None, about: dict[str, Any], training: Training | None = None,
@@ -38,7 +39,7 @@ def learning_curve(table: TrialTable, kept: Path | None, about: dict[str, Any], 
     """
     training, kinds = training or Training(), offered(table, kinds)
     splits = folds(len(table))
-    partial = Partial(kept, {"version": 1, "trials": len(table), "formula": table.formula, **about,
+    partial = Partial(kept, {"version": VERSION, "trials": len(table), "formula": table.formula, **about,
                              "training": to_json(training), "kinds": [str(k) for k in kinds]})
     found = {int(r["size"]): {k: from_json(Quality, v) for k, v in r["figures"].items()} for r in partial.records}
     wanted = [n for n in sizes if n <= min(len(train) for train, _ in splits)]
@@ -55,7 +56,7 @@ def learning_curve(table: TrialTable, kept: Path | None, about: dict[str, Any], 
             left = (time.perf_counter() - begin) / done * (len(splits) * sum(todo) - done)
             yield Progress(f"{size} trials, fold {number + 1}", len(splits) * todo.index(size) + number + 1,
                            len(splits) * len(todo), left)
-        found[size] = {name: quality(values, table.target, table.bits) for name, values in held.items()}
+        found[size] = {name: quality(values, table.target, table.bits, table.presets) for name, values in held.items()}
         partial.add({"size": size, "figures": to_json(found[size])})
     return {size: found[size] for size in wanted}
 

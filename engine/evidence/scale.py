@@ -27,7 +27,8 @@ class Scale:
     Attributes:
         images: of the final comparisons.
         first: index of the first of them, so that every round is judged on images of its own.
-        judged: calibration images on which the random draws are judged.
+        judged: calibration images on which the best of our candidates and of the random draws are judged.
+        sifted: calibration images on which all of them are judged before.
         switched: calibration images of the deletion and insertion curves; 0 leaves them out.
         steps: of the sampler; None is the model's own number.
         sizes: of the learning curve; () leaves it out.
@@ -39,7 +40,7 @@ class Scale:
 
     images: int = 256
     judged: int = 64
-    switched: int = 32
+    switched: int = 16
     steps: int | None = None
     sizes: tuple[int, ...] = SIZES
     kinds: tuple[Kind, ...] = KINDS
@@ -47,6 +48,7 @@ class Scale:
     timed: int = 6
     cumulative: Pass | None = field(default_factory=Pass)
     first: int = 0
+    sifted: int = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from engine.core.jsonrecord import to_json
 from engine.evidence.agreement import agreements
 from engine.evidence.cost import cost_of, workers
 from engine.evidence.images import contest, signal, switched
+from engine.evidence.labels import target_reliability
 from engine.evidence.learned import learn, overlays
 from engine.evidence.learning import learning_curve
 from engine.evidence.scale import Found, Places, Scale, Stage
@@ -29,7 +30,7 @@ from engine.providers.files import find_scores, save_scores, scores_path
 from engine.providers.progress import Progress
 from engine.study.summary import summary
 
-VERSION = 1
+VERSION = 2
 EPOCHS_SHOWN = 10
 FIT_SECONDS = "fit_seconds"
 
@@ -53,7 +54,12 @@ def prove(db: Path, places: Places, scale: Scale | None = None, *, formula: str 
     scale = scale or Scale()
     studied = read_studied(db, formula, model=source, trials=trials)
     found: Found = {"version": VERSION, "model": studied.structure.model, "identity": studied.structure.identity,
-                    "study": summary(db), "formula": formula, "digest": studied.digest, "scale": to_json(scale)}
+                    "study": summary(db, first=trials), "formula": formula, "digest": studied.digest,
+                    "scale": to_json(scale)}
+    try:
+        found["reliability"] = to_json(target_reliability(db, studied))
+    except StudyError as problem:  # the formula's metrics have no values per image: the page says so
+        found["reliability"] = {"note": str(problem)}
     predictor, scores = yield from _learned(studied, places, scale)
     found |= {"kind": str(predictor.kind), "report": to_json(predictor.report), "share": predictor.share,
               "partner": str(predictor.partner), "support": int((predictor.support > 0).sum()),

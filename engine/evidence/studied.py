@@ -22,6 +22,7 @@ from engine.study.storage import read_study
 
 # The mean over images of PSNR: one image that comes out quite different weighs less than in the mean of squares.
 DEFAULT_FORMULA = "psnr"
+REPORTED = 2  # version of what a fit reports; part of the digest, so that older predictors are fitted again
 NEAR = "near"  # preset of trials drawn around the best recipes so far; held-out figures leave them out
 
 
@@ -34,6 +35,7 @@ class Studied:
         structure: the model.
         protocol: what every trial shares.
         table: the trials that were asked for, with their target.
+        ids: [T] of the trials in the study file.
         near: [T] which of them were drawn around the best recipes instead of at random.
         seconds: [T] what each trial took, and `generating` how much of it went into images.
         generating: [T].
@@ -45,6 +47,7 @@ class Studied:
     structure: Structure
     protocol: Protocol
     table: TrialTable
+    ids: tuple[int, ...]
     near: npt.NDArray[np.bool_]
     seconds: npt.NDArray[np.float64]
     generating: npt.NDArray[np.float64]
@@ -81,14 +84,15 @@ def read_studied(path: str | Path, formula: str = DEFAULT_FORMULA, *, model: str
                              f"is not {structure.model} ({structure.identity[:12] or 'no weights'}); name its model.")
         columns = {name: study.values(name) for name in study.metric_names()}
         kept = [t for t in study.trials() if not presets or t.preset in presets][:trials]
-    labelled = [Labelled(t.options, {n: column[t.id] for n, column in columns.items() if t.id in column}) for t in kept]
+    labelled = [Labelled(t.options, {n: column[t.id] for n, column in columns.items() if t.id in column}, t.preset)
+                for t in kept]
     alone = damage_table(structure, find_scores(structure)).values
     subject = subject_of(structure, weight_errors_of(structure, weight_errors), labelled, alone or None)
     anchor = "" if subject.anchor is None else np.round(subject.anchor, 9).tobytes().hex()
     return Studied(Path(path).name, structure, protocol, trial_table(subject, labelled, formula),
-                   np.array([t.preset.partition(":")[0] == NEAR for t in kept]),
+                   tuple(t.id for t in kept), np.array([t.preset.partition(":")[0] == NEAR for t in kept]),
                    np.array([t.duration_s for t in kept]), np.array([t.generating_s for t in kept]),
-                   f"{derive('trials', formula, anchor, *(t.key for t in kept)):016x}"[:12])
+                   f"{derive('trials', REPORTED, formula, anchor, *(t.key for t in kept)):016x}"[:12])
 
 
 def weight_errors_of(structure: Structure, file: str = "") -> Scores:

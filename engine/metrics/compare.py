@@ -57,12 +57,18 @@ def compare(full: Reference | Sequence[Picture], quantized: Sequence[Picture],
     with an extractor `feature_distance[x]`, `kernel_distance[x]`, `frechet[x]` where there are enough images, and
     `clip_score[x]` where it reads text and all pictures have prompts.
     """
+    return compared(full, quantized, extractor)[0]
+
+
+def compared(full: Reference | Sequence[Picture], quantized: Sequence[Picture],
+             extractor: Extractor | None = None) -> tuple[list[Metric], dict[str, np.ndarray]]:
+    """`compare` and `per_image` of the same pictures, features computed once."""
     reference = full if isinstance(full, Reference) else Reference(full, extractor)
     per_image, theirs = _per_image(reference, quantized)
     metrics = [_mean(name, values) for name, values in per_image.items()]
     if reference.extractor and reference.features is not None and theirs is not None and len(theirs) > 1:
         metrics += _distances(reference.features, theirs, reference.extractor, "", paired=True)
-    return metrics
+    return metrics, per_image
 
 
 def per_image(full: Reference | Sequence[Picture], quantized: Sequence[Picture],

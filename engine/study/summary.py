@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,39 @@ import numpy as np
 
 from engine.core.errors import StudyError
 from engine.core.jsonrecord import to_json
+from engine.study.protocol import Protocol
 from engine.study.reliability import Reliability, label_reliability
 from engine.study.storage import Study, read_study
 from engine.study.trial import State
 
-DEFAULT_LABEL = "image_mse"
+DEFAULT_LABEL = "psnr"  # what predictors are fitted to unless told otherwise
 
 
-def summary(path: str | Path, metric: str = "") -> dict[str, Any]:
+def summary(path: str | Path, metric: str = "", first: int | None = None) -> dict[str, Any]:
     """Plain values about a study file, with the reliability of one label (None while there is too little to say).
+
+    Args:
+        path: the study file.
+        metric: the label; "" = `DEFAULT_LABEL`.
+        first: only the first so many of its done trials; None = all. What failed or waits is counted in any case.
 
     Raises:
         StudyError: see `read_study`; or the metric asked for was not measured image by image.
     """
     with read_study(path) as study:
-        trials = study.trials()
+        trials = study.trials()[:first]
+        ids = {t.id for t in trials}
         counts = study.counts()
         reliability, note = None, ""
         try:
-            reliability = to_json(reliability_of(study, metric or DEFAULT_LABEL))
+            reliability = to_json(reliability_of(study, metric or DEFAULT_LABEL, ids))
         except StudyError as problem:
             if metric:
                 raise
             note = str(problem)
-        others = _reliabilities(study) if reliability else {}
+        others = _reliabilities(study, ids) if reliability else {}
         spent = sum(t.duration_s for t in trials)
-        presets = sorted({(t.preset, t.seed) for t in study.trials(None)})
+        presets = sorted({(t.preset, t.seed) for t in (study.trials(None) if first is None else trials)})
         runs = study.predictors()
         return {
             "file": str(path), "model": study.protocol.model, "identity": study.protocol.identity,
@@ -53,27 +61,32 @@ def summary(path: str | Path, metric: str = "") -> dict[str, Any]:
         }
 
 
-def _reliabilities(study: Study) -> dict[str, dict[str, Any]]:
+def _reliabilities(study: Study, ids: Collection[int]) -> dict[str, dict[str, Any]]:
     """Median overall and within bins of every metric that has values per image, where it ranks anything."""
     found = {}
     for metric in study.metric_names():
         with contextlib.suppress(StudyError):
-            r = reliability_of(study, metric)
+            r = reliability_of(study, metric, ids)
             found[metric] = {"median": r.median, "median_in_bins": r.median_in_bins}
     return found
 
 
-def reliability_of(study: Study, metric: str) -> Reliability:
-    """Reliability of a label over all done trials; halves are of prompts (of images where there are none).
+def reliability_of(study: Study, metric: str, among: Collection[int]) -> Reliability:
+    """Reliability of a label over the done trials among these ids; halves are of prompts (of images where there are
+    none).
 
     Raises:
         StudyError: too few trials or prompts, or the metric was not measured image by image.
     """
     ids, values = study.per_image(metric)
     bits = {trial.id: trial.bits for trial in study.trials()}
-    protocol = study.protocol
-    groups: tuple[Any, ...] = protocol.labels or (protocol.prompts if any(protocol.prompts) else protocol.seeds)
-    return label_reliability(metric, values, groups, np.array([bits[number] for number in ids]))
+    rows = [i for i, number in enumerate(ids) if number in among]
+    return label_reliability(metric, values[rows], prompts_of(study.protocol), np.array([bits[ids[i]] for i in rows]))
+
+
+def prompts_of(protocol: Protocol) -> tuple[Any, ...]:
+    """What the halves keep together: the prompt or label of every image [M], its seed where there are none."""
+    return protocol.labels or (protocol.prompts if any(protocol.prompts) else protocol.seeds)
 
 
 def summary_text(values: dict[str, Any]) -> str:

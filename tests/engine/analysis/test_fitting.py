@@ -12,11 +12,13 @@ import torch
 
 from engine.analysis.damage_fit import Prior, fit_with
 from engine.analysis.features import with_damage
-from engine.analysis.fitting import KINDS, fit_predictor, fitted, offered
+from engine.analysis.fitting import KINDS, _on_scale, fit_predictor, fitted, offered
+from engine.analysis.formula import BitsTerm
 from engine.analysis.network import Network
 from engine.analysis.planted import Plan, measure, plant
 from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.ranking import spearman
+from engine.analysis.report import report_of
 from engine.analysis.training import (
     Epoch,
     Ranked,
@@ -55,9 +57,40 @@ def test_the_report_holds_every_kind_beside_the_three_controls(predictor: Predic
     for hops in report.hops.values():
         assert len(hops) == 6  # hops 0 to 4 and all parts together
         assert all(-1 <= h <= 1 for h in hops)
-    assert set(report.hops) == {"gnn", "guided"}
+    assert set(report.hops) == set(report.hop_target) == {"gnn", "guided"}
+    assert report.hop_quality == {}
+    for kind, each in report.hop_target.items():
+        assert len(each) == len(report.hops[kind])
+        assert all(q.trials == len(small) for q in each)
     assert predictor.kind == max((Kind(k) for k in report.target if k in tuple(Kind)),
                                  key=lambda k: report.target[k].spearman_in_bins or 0)
+
+
+def test_hop_scores_are_held_out_and_on_the_targets_scale() -> None:
+    """Norms of other scales and signs, as different folds' networks have them, become one scale; and the line comes
+    from the training trials alone."""
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=40)
+    train, test = np.arange(30), np.arange(30, 40)
+    norms = np.stack([5 + 0.01 * target, 100 - 3 * target, np.full(40, 2.0)])
+    found = _on_scale(norms, target, train)
+    assert found[:2] == pytest.approx(np.stack([target, target]))
+    assert found[2] == pytest.approx(np.full(40, target[train].mean()))
+    spoiled = target.copy()
+    spoiled[test] = 1000.0
+    assert _on_scale(norms, spoiled, train) == pytest.approx(found)
+
+
+def test_hop_figures_hold_the_quality_part_too(tiny: TrialTable) -> None:
+    labels = tiny.target
+    priced = replace(tiny, target=labels - 3 * tiny.bits, formula="psnr - 3*bits",
+                     term=BitsTerm("psnr - 3*bits", {"psnr": 0.0}, 0.0))
+    exact = np.stack([priced.target, -priced.target])
+    found = report_of(priced, {"x": priced.target}, 5, {"gnn": (1.0, -1.0)}, ("x",), {"gnn": exact})
+    assert [q.spearman for q in found.hop_target["gnn"]] == pytest.approx([1.0, -1.0])
+    assert found.hop_quality["gnn"][0].spearman == pytest.approx(1.0)
+    assert found.hop_quality["gnn"][0].mae == pytest.approx(0.0, abs=1e-9)
+    assert np.allclose(priced.quality, labels)
 
 
 def test_it_beats_the_controls_within_bins(predictor: Predictor) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from engine.analysis.ranking import kendall, ndcg, quality, relevance, spearman, spearman_in_bins
+from engine.analysis.ranking import bins_of, kendall, ndcg, quality, relevance, spearman, spearman_in_bins
 
 RNG = np.random.default_rng(0)
 
@@ -33,6 +33,27 @@ def test_within_bins_the_trend_between_bins_does_not_count() -> None:
     value, bins = spearman_in_bins(100 * bits - inside, measured, bits)
     assert (value, bins) == (pytest.approx(-1.0), 2)
     assert spearman_in_bins(inside, measured, np.arange(40.0)) == (None, 0)
+
+
+def test_telling_presets_apart_earns_nothing_within_one_preset() -> None:
+    presets = ["fine", "rough"] * 20
+    bits, is_fine = np.full(40, 4.2), np.array([p == "fine" for p in presets])
+    inside = RNG.permutation(40).astype(float)
+    found = quality(is_fine.astype(float), 100 * is_fine + inside, bits, presets)  # knows the preset, nothing else
+    assert found.pooled_in_bins is not None and found.pooled_in_bins > 0.8
+    assert (found.spearman_in_bins, found.by_preset, found.bins) == (0.0, {"fine": 0.0, "rough": 0.0}, 2)
+    exact = quality(inside, 100 * is_fine + inside, bits, presets)
+    assert exact.by_preset == {"fine": pytest.approx(1), "rough": pytest.approx(1)}
+    assert exact.spearman_in_bins == pytest.approx(1)
+    assert exact.pooled_in_bins is not None and exact.pooled_in_bins < 0.9
+
+
+def test_bins_hold_every_trial_once() -> None:
+    bits, presets = RNG.uniform(3, 4, 50), [f"p{i % 3}" for i in range(50)]
+    members = bins_of(bits, presets)
+    assert sorted(np.concatenate(members)) == list(range(50))
+    for m in members:
+        assert len({presets[i] for i in m}) == 1 and len({int(bits[i] / 0.1 + 1e-9) for i in m}) == 1
 
 
 def test_ndcg_counts_the_first_ten_by_prediction() -> None:

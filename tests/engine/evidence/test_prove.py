@@ -41,7 +41,8 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     try:
         errors = next(s for s in weight_error(model) if isinstance(s, Scores))
         alone = {name: {"uaq-3": row["uaq-3"] * (i + 1) / 1e3} for i, (name, row) in enumerate(errors.layers.items())}
-        measured = replace(errors, provider="measured", unit=IMAGE_MSE, layers=alone, blocks={})
+        measured = replace(errors, provider="measured", unit=IMAGE_MSE, layers=alone, blocks={},
+                           about={"images": "2", "steps": "1"})
         for scores in (errors, measured):
             save_scores(scores_path(model.structure, scores.provider), scores)
     finally:
@@ -76,13 +77,18 @@ def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(studied: tuple[Path,
     for heading in ("Labels", "Predictor", "Learning curve", "Agreement", "Deletion", "Final comparisons", "Cost"):
         assert f"### {heading}" in text
     assert "| **ours** (" in text and "`measured alone` adds up" in text and "Never significantly worse" in text
+    assert {c["score"] for c in found["switching"]} == {"attribution-shapley", "measured", "weight-error", "size-only",
+                                                        "random"}
     contest = found["contest"]
     assert {b["group"] for b in contest["budgets"]} == {"equal", "bits"}  # so small a model has no recipe below 3.1
     for budget in contest["budgets"]:
         names = {r["contender"] for r in budget["rows"]}
         assert {"ours", "uniform", "best of random", "size-only", "weight-error", "measured-greedy"} <= names
         assert all(r["bytes"] <= budget["bytes"] for r in budget["rows"])
-        assert budget["rows"][0]["difference"] == [0, 0, 0]
+        ours, *others = budget["rows"]
+        assert all(d == [0, 0, 0] for d in ours["differences"].values())
+        assert all({"psnr", "ssim", "image_mse", "latent_sqnr"} <= set(r["differences"]) for r in others)
+        assert all(r["note"].endswith("from options of 3 and 4 bits") for r in others if "random" in r["contender"])
     assert {r["name"] for g in found["agreement"] for r in g["rows"]} >= {"attribution-shapley", "random", "size-only"}
     # What starts from the measurements is not compared with them.
     if found["kind"] == Kind.ANCHORED:
@@ -96,5 +102,6 @@ def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(studied: tuple[Path,
     assert len(measured) < len([s for s in whole if s.doing == "final comparisons"])
     # Finished, nothing is measured again.
     last, _ = run(studied, places)
-    measuring = ("final comparisons", "candidates and random draws", "deletion and insertion curves")
+    measuring = ("final comparisons", "candidates and random draws", "the shortlisted again",
+                 "deletion and insertion curves")
     assert not [s for s in last if s.doing in measuring]
