@@ -314,7 +314,7 @@ def fit_text(result: Mapping[str, Any]) -> str:
     report = result.get("report") or {}
     rows = report.get("quality") or report.get("target") or {}
     lines = [f"Fitted to {report.get('trials', '?')} trials in {float(result.get('seconds', 0)):.0f} s; held out:", "",
-             "| | Spearman | within 0.1 bits | mean error |", "|---|---|---|---|"]
+             "| | Spearman | within 0.1 bits and preset | mean error |", "|---|---|---|---|"]
     for name, row in rows.items():
         within = row.get("spearman_in_bins")
         mark = "**" if name == result.get("kind") else ""

@@ -148,7 +148,7 @@ def _text(predictor: Any, seconds: float, stem: str, scores: list[str]) -> str:
     for title, rows in (("target", report.target), ("quality alone (without bits)", report.quality)):
         if rows:
             lines += ["", title, aligned(
-                ("", "spearman", "within 0.1 bits", "kendall", "ndcg@10", "mean error"),
+                ("", "spearman", "within 0.1 bits and preset", "kendall", "ndcg@10", "mean error"),
                 [(n, q.spearman, "-" if q.spearman_in_bins is None else f"{q.spearman_in_bins:.3f}", q.kendall,
                   q.ndcg10, q.mae) for n, q in rows.items()])]
     for kind, hops in report.hops.items():

@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-graphs", action="store_true", help="call the denoiser plainly on a GPU (slower)")
     parser.add_argument("--retry-failed", action="store_true", help="measure failed trials again")
     parser.add_argument("--mixed", action="store_true", help="continue or merge across machines and versions")
-    parser.add_argument("--metric", default="", help="the label whose reliability is shown (default image_mse)")
+    parser.add_argument("--metric", default="", help="the label whose reliability is shown (default psnr)")
     progress_flag(parser)
     parser.add_argument("--out", metavar="TABLE", help="of export: .csv or .parquet")
 
