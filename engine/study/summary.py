@@ -71,8 +71,8 @@ def _reliabilities(study: Study, ids: Collection[int]) -> dict[str, dict[str, An
     return found
 
 
-def reliability_of(study: Study, metric: str, among: Collection[int]) -> Reliability:
-    """Reliability of a label over the done trials among these ids; halves are of prompts (of images where there are
+def reliability_of(study: Study, metric: str, among: Collection[int] | None = None) -> Reliability:
+    """Reliability of a label over the done trials (among these ids); halves are of prompts (of images where there are
     none).
 
     Raises:
@@ -80,7 +80,7 @@ def reliability_of(study: Study, metric: str, among: Collection[int]) -> Reliabi
     """
     ids, values = study.per_image(metric)
     bits = {trial.id: trial.bits for trial in study.trials()}
-    rows = [i for i, number in enumerate(ids) if number in among]
+    rows = [i for i, number in enumerate(ids) if among is None or number in among]
     return label_reliability(metric, values[rows], prompts_of(study.protocol), np.array([bits[ids[i]] for i in rows]))
 
 

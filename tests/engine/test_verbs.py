@@ -226,6 +226,7 @@ def test_a_store_of_another_model_is_refused(models: dict[str, str], tmp_path: P
     assert "another model" in refused(capsys, "quantize", models["text"], *store)
 
 
+@pytest.mark.slow
 def test_every_metric_says_on_how_many_pictures(models: dict[str, str], recipes: dict[str, str],
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     told = said(capsys, "evaluate", models["class"], "--recipe", recipes["good"], "--images", "3", *SHORT)

@@ -81,6 +81,7 @@ def test_dragging_a_card_is_one_version(page: Any, served: str) -> None:
     page.wait_for_function("() => document.querySelector('#undo').disabled", timeout=WAIT_MS)
 
 
+@pytest.mark.slow
 def test_a_link_reopens_the_recipe(page: Any, served: str, browser: Any) -> None:
     opened(page, served)
     link = page.url
@@ -110,6 +111,7 @@ def test_a_link_reopens_the_recipe(page: Any, served: str, browser: Any) -> None
     other.context.close()
 
 
+@pytest.mark.slow
 def test_a_link_with_a_scheduler_the_model_lacks_is_one_sentence(page: Any, served: str) -> None:
     page.goto(served + "?scheduler=NoSuchScheduler")
     page.wait_for_selector("#compare:has-text('no scheduler called')", timeout=COLD_MS)
@@ -166,6 +168,7 @@ def test_a_model_that_is_none_is_one_sentence(page: Any, served: str) -> None:
     assert cards(page).count() >= 8
 
 
+@pytest.mark.slow
 def test_another_model_opens_with_its_own_recipe(page: Any, served: str) -> None:
     page.goto(served + "?model=emoji-unet")
     page.wait_for_selector("#graph [data-kind='card'][data-id='conv_out']", timeout=WAIT_MS)
@@ -237,6 +240,7 @@ def test_pins_are_compared_with_each_other(page: Any, served: str) -> None:
     page.wait_for_selector("#compare .qs-caption:has-text('Pin A')", timeout=WAIT_MS)
 
 
+@pytest.mark.slow
 def test_presets_spare_what_is_protected(page: Any, served: str) -> None:
     opened(page, served)
     cards(page).first.focus()

@@ -187,6 +187,7 @@ def test_runs_share_what_they_have_in_common(model: Model, made: Calibrated, pla
     assert six.tables is not None and eight.tables is not None and six.tables.id == eight.tables.id
 
 
+@pytest.mark.slow
 def test_stages_can_be_left_out(model: Model, place: Path) -> None:
     plain = run(model, replace(PLAN, scaling=None, rounding=None, shifts=None), place)
     assert plain.weights is None and plain.recipe.weights == {}

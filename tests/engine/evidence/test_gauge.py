@@ -78,6 +78,7 @@ def test_a_brief_look_gives_the_same_numbers_and_no_more(model: Model, tmp_path:
         Gauge(model, tmp_path / "brief.jsonl", Setting("calibration", IMAGES, 1))
 
 
+@pytest.mark.slow
 def test_evaluate_keeps_the_prompts(folder: Path, monkeypatch: pytest.MonkeyPatch,
                                     capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[Request] = []

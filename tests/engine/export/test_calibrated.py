@@ -78,6 +78,7 @@ def test_the_packed_file_computes_what_was_previewed(subject: Model, tmp_path: P
         assert all(torch.equal(v, state[k].to(v.dtype)) for k, v in loaded.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_pipeline_of_the_file_makes_the_same_pictures(unet: Model, tmp_path: Path) -> None:
     recipe = calibrated(unet)
     for _ in export(unet, recipe, "packed", tmp_path / "out"):

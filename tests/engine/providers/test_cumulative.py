@@ -82,6 +82,7 @@ def test_a_cancelled_run_goes_on(fragile: Model, tmp_path: Path) -> None:
     assert again.layers == scores.layers and len(rest) == len(whole) - len(whole) // 2 - 2
 
 
+@pytest.mark.slow
 def test_from_the_signal_to_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUANTSCAPE_CACHE", str(tmp_path / "cache"))
