@@ -28,8 +28,7 @@ from engine.core.record import Scores
 from engine.core.seeds import derive
 from engine.core.sizes import full_bytes
 from engine.evidence.learned import learn
-from engine.evidence.rounds import near_round
-from engine.evidence.studied import DEFAULT_FORMULA, NEAR, read_studied
+from engine.evidence.studied import DEFAULT_FORMULA, NEAR, near_round, read_studied
 from engine.live.cancel import Cancel
 from engine.providers.progress import Progress
 from engine.study.job import Job

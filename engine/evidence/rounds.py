@@ -13,17 +13,13 @@ from typing import Any
 from engine.core.errors import StudyError
 from engine.core.files import read_json, write_json
 from engine.core.places import model_stem
+from engine.evidence.markdown import table
 from engine.evidence.scale import Found
-from engine.evidence.studied import NEAR
+from engine.evidence.studied import near_round
+from engine.evidence.verdict import LABEL
 from engine.study.storage import read_study
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-def near_round(preset: str) -> int:
-    """The round that trials of a preset were drawn for; 0 = they were drawn at random."""
-    name, _, number = preset.partition(":")
-    return int(number) if name == NEAR and number.isdigit() else 0
 
 
 def round_of(db: Path) -> int:
@@ -74,9 +70,9 @@ def rounds(found: Mapping[str, Any]) -> str:
     lines = ["### Rounds\n\nAfter each round of trials near the best recipes everything was fitted and measured again, "
              "on final images of its own. Ours in dB with its 95 % interval, and ours less the best of all the others "
              "on the same images. Levels of different rounds are of different images; differences can be compared.",
-             _table(("round", "trials", "of these near the best", "final images", "in use", "within bins"),
+             table(("round", "trials", "of these near the best", "final images", "in use", "within bins"),
                     [_standing(one) for one in every]),
-             _table(("budget", *(f"round {one['round']}" for one in every)),
+             table(("budget", *(f"round {one['round']}" for one in every)),
                     [(name, *(_cell(one, name) for one in every)) for name in budgets])]
     return "\n\n".join(lines)
 
@@ -102,11 +98,6 @@ def _cell(one: Mapping[str, Any], budget: str) -> str:
     others = [r for r in rows if r["contender"] != "ours"]
     if not others:
         return text
-    nearest = min(others, key=lambda r: float(r["difference"][0]))
-    mean, low, high = nearest["difference"]
+    nearest = min(others, key=lambda r: float(r["differences"][LABEL][0]))
+    mean, low, high = nearest["differences"][LABEL]
     return f"{text}; {mean:+.2f} ({low:+.2f} to {high:+.2f}) on {nearest['contender']}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, [" --- "] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str.strip, line)) + " |" for line in lines)

@@ -26,6 +26,12 @@ REPORTED = 2  # version of what a fit reports; part of the digest, so that older
 NEAR = "near"  # preset of trials drawn around the best recipes so far; held-out figures leave them out
 
 
+def near_round(preset: str) -> int:
+    """The round that trials of a preset were drawn for; 0 = they were drawn at random."""
+    name, _, number = preset.partition(":")
+    return int(number) if name == NEAR and number.isdigit() else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Studied:
     """The measured recipes of one study.

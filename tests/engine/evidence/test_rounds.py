@@ -26,7 +26,8 @@ from engine.evidence import near as near_module
 from engine.evidence.cost import workers
 from engine.evidence.gauge import Gauge, Setting
 from engine.evidence.near import HIGH_BITS, LOW_BITS, drawn, measure_near, near_draws
-from engine.evidence.rounds import earlier, first_unused, keep_round, near_round, round_of, rounds
+from engine.evidence.rounds import earlier, first_unused, keep_round, round_of, rounds
+from engine.evidence.studied import near_round
 from engine.live.model import open_model
 from engine.models.tiny import TINY
 from engine.providers.files import save_scores, scores_path
@@ -66,9 +67,9 @@ def test_presets_tell_their_round() -> None:
 def evidence(number: int, first: int, images: int, ours: float, lead: float) -> dict[str, Any]:
     """What the chapter reads of one round."""
     figures = {"anchored": {"spearman_in_bins": 0.8 + number / 100}}
-    rows = [{"contender": "ours", "metrics": {"psnr": [ours, ours - 1, ours + 1]}, "difference": [0, 0, 0]},
-            {"contender": "size-only", "metrics": {}, "difference": [lead + 1, lead, lead + 2]},
-            {"contender": "uniform", "metrics": {}, "difference": [lead, lead - 0.5, lead + 0.5]}]
+    rows = [{"contender": "ours", "metrics": {"psnr": [ours, ours - 1, ours + 1]}, "differences": {"psnr": [0, 0, 0]}},
+            {"contender": "size-only", "metrics": {}, "differences": {"psnr": [lead + 1, lead, lead + 2]}},
+            {"contender": "uniform", "metrics": {}, "differences": {"psnr": [lead, lead - 0.5, lead + 0.5]}}]
     return {"model": "m", "identity": "a" * 64, "round": number, "kind": "anchored",
             "scale": {"first": first, "images": images}, "report": {"quality": {}, "target": figures},
             "study": {"trials": 10 + number, "presets": [{"preset": "wide", "trials": 10},
@@ -100,7 +101,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     try:
         errors = next(s for s in weight_error(model) if isinstance(s, Scores))
         alone = {name: {"uaq-3": row["uaq-3"] * (i + 1) / 1e3} for i, (name, row) in enumerate(errors.layers.items())}
-        for scores in (errors, replace(errors, provider="measured", unit=IMAGE_MSE, layers=alone, blocks={})):
+        measured = replace(errors, provider="measured", unit=IMAGE_MSE, layers=alone, blocks={},
+                           about={"images": "2", "steps": "1"})
+        for scores in (errors, measured):
             save_scores(scores_path(model.structure, scores.provider), scores)
     finally:
         model.close()
