@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ PATTERN = {"uaq": "", "kmeans_c": "/", "kmeans_a": ".", "rtn_g64": "x"}
 SMALL = {"size": 11}
 BOX = METHOD_STYLE["uaq"][0]
 MARKED = "#D55E00"
+TITLE_LETTERS = 28  # of an axis title beside a chart of 280 px
 
 
 def chosen_figure(structure: Structure, options: Mapping[str, Option]) -> Any:
@@ -109,7 +111,8 @@ def _boxes(groups: Mapping[str, list[tuple[str, float]]], unit: str, axis: str, 
                        line={"color": colour, "width": 1.2}, fillcolor="rgba(0,114,178,.10)", showlegend=False,
                        hovertemplate="%{text}<br>%{y:.3g}<extra></extra>")
     styled(figure, 280)
-    figure.update_yaxes(type="log", title={"text": unit, "font": SMALL}, exponentformat="power", tickfont=SMALL)
+    title = "<br>".join(textwrap.wrap(unit, TITLE_LETTERS))  # the axis is short, and what is longer is cut off
+    figure.update_yaxes(type="log", title={"text": title, "font": SMALL}, exponentformat="power", tickfont=SMALL)
     figure.update_xaxes(title={"text": axis, "font": SMALL}, type="category", tickfont=SMALL, automargin=True,
                         tickangle=0 if axis else -40)
     return figure

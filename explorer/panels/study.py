@@ -11,7 +11,7 @@ from explorer.graphview.components import JobBar
 CHART = "study-chart"
 POLL_S = 1.5
 PRESETS = [("paper-6 (3 or 4 bits)", "paper-6"), ("wide (2 to 8 bits)", "wide"), ("both in turn", "paper-6,wide")]
-KINDS = [("Additive, a minute or two", "additive"), ("With networks, ten minutes", "all")]
+KINDS = [("Additive (1 min)", "additive"), ("Networks (10 min)", "all")]
 DEFAULT_TRIALS, DEFAULT_IMAGES = 100, 64
 
 
