@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
