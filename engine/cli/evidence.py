@@ -29,6 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "best of 16 images)")
     parser.add_argument("--switched", type=int, default=16, help="images of deletion and insertion curves; 0 = none")
     parser.add_argument("--signal", type=int, default=8, help="images of the signal of Apple's rule; 0 = leave it out")
+    parser.add_argument("--signal-steps", type=int, default=1, metavar="N",
+                        help="sampling steps of that signal (default: 1, as released; some schedulers need 2)")
     parser.add_argument("--steps", type=int, help="of the sampler (default: the model's)")
     parser.add_argument("--epochs", type=int, help="of the networks, at most")
     parser.add_argument("--sizes", nargs="*", type=int, metavar="N", help="of the learning curve (default 50 to 400)")
@@ -145,7 +147,7 @@ def _scale(args: argparse.Namespace) -> Any:
 
     training = Training() if args.epochs is None else replace(Training(), epochs=args.epochs)
     scale = Scale(args.images, args.judged, args.switched, args.steps, training=training, timed=args.timed,
-                  cumulative=Pass(images=args.signal) if args.signal else None)
+                  cumulative=Pass(images=args.signal, steps=args.signal_steps) if args.signal else None)
     if args.sizes is not None:
         scale = replace(scale, sizes=tuple(args.sizes))
     return scale if not args.kinds else replace(scale, kinds=tuple(Kind(k) for k in args.kinds))
@@ -181,7 +183,7 @@ def _measured_already(scale: Any, structure: Any) -> Any:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("signal", 0), ("timed", 0), ("near", 0),
+    for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("signal", 0), ("signal_steps", 1), ("timed", 0), ("near", 0),
                         ("threads", 1), ("round", 1)):
         if getattr(args, name) < least:
             raise InputError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
