@@ -183,10 +183,10 @@ def _measured_already(scale: Any, structure: Any) -> Any:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("signal", 0), ("signal_steps", 1), ("timed", 0), ("near", 0),
-                        ("threads", 1), ("round", 1)):
+    for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("signal", 0), ("signal_steps", 1), ("timed", 0),
+                        ("near", 0), ("threads", 1), ("round", 1)):
         if getattr(args, name) < least:
-            raise InputError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
+            raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}.")
     if args.trials is not None and args.trials < 1:
         raise InputError(f"--trials must be at least 1, got {args.trials}.")
     if args.minutes is not None and not args.minutes > 0:
