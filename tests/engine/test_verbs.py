@@ -146,6 +146,7 @@ BAD_RECIPES = [("layers", "1 layers that"), ("identity", "made for another model
                ("json", "not valid JSON"), ("shape", "is no recipe"), ("model", "which model it was made for")]
 
 
+@pytest.mark.slow
 def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_drawn(
         models: dict[str, str], recipes: dict[str, str], tmp_path: Path,
         capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +259,7 @@ def test_what_evaluate_refuses(words: list[str], part: str, models: dict[str, st
 
 @pytest.mark.parametrize(("verb", "words"), [("generate", ["--label", "2", "--out", "DIR/a.png"]),
                                              ("evaluate", ["--images", "2"])])
+@pytest.mark.slow
 def test_packed_kernels_execute_a_recipes_own_layers(verb: str, words: list[str], models: dict[str, str],
                                                      tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     structure = read_structure(models["class"])

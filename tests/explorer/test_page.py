@@ -195,6 +195,7 @@ def test_prompts_of_every_kind_and_nonsense_seeds(page: Any, served: str) -> Non
     page.wait_for_selector("text=10,000 characters", timeout=WAIT_MS)
 
 
+@pytest.mark.slow
 def test_names_from_files_are_text(page: Any, served: str) -> None:
     opened(page, served + "?prompt=%3Cimg%20src=x%20onerror=alert(1)%3E")
     wait_for_pictures(page)
@@ -226,6 +227,7 @@ def test_a_grid_shows_prompts_against_recipes_and_opens_in_compare(page: Any, se
     page.wait_for_selector("#compare .qs-label:has-text('red apple')", timeout=WAIT_MS)
 
 
+@pytest.mark.slow
 def test_pins_are_compared_with_each_other(page: Any, served: str) -> None:
     opened(page, served)
     page.get_by_role("tab", name="History").click()
@@ -253,6 +255,7 @@ def test_presets_spare_what_is_protected(page: Any, served: str) -> None:
     assert float(first or 0) == 4 and float(second or 0) == 2
 
 
+@pytest.mark.slow
 def test_the_table_twin_edits_too(page: Any, served: str) -> None:
     opened(page, served)
     page.keyboard.press("t")

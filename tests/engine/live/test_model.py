@@ -76,6 +76,7 @@ def test_files_that_disagree_with_the_weights_are_not_trusted(saved: Path, tmp_p
     model.close()
 
 
+@pytest.mark.slow
 def test_a_pipeline_in_memory_is_saved_aside_and_cleaned_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(originals_module, "SCRATCH_SHARD_BYTES", 50_000)
     model = open_model(TINY["ddpm"](), store=tmp_path)

@@ -71,6 +71,7 @@ def test_layers_join_in_order_of_what_each_does_alone(fragile: Model, tmp_path: 
     assert all(row for row in scores.layers.values())
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_goes_on(fragile: Model, tmp_path: Path) -> None:
     whole, scores = run(fragile, tmp_path / "a.jsonl")
     run(fragile, tmp_path / "b.jsonl", stop_at=len(whole) // 2 + 2)
