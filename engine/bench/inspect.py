@@ -37,36 +37,48 @@ CLASS = "from engine.__main__ import only_tracing; only_tracing(); import torch,
 
 
 def run(model: str = "", rounds: int = 3) -> dict[str, Any]:
-    """A row per catalogue model, or of the one named; `over` is first call - bare import.
+    """A row per catalogue model, or of the one named; `over` is first call - bare import, the median of paired rounds,
+    since a machine's speed drifts.
 
     Raises:
         EngineError: a fact does not hold, or the second call imported torch.
     """
-    bare = [run_process([sys.executable, "-c", BARE]) for _ in range(rounds)]
-    wall, processor = median([r.seconds for r in bare]), median([r.processor_seconds for r in bare])
-    rows = [_row(name, wall, processor) for name in ([model] if model in MODELS else MODELS)]
-    return {"n": rounds, "bare_import_s": wall, "bare_import_processor_s": processor,
+    bare: list[Ran] = []
+    rows = [_row(name, rounds, bare) for name in ([model] if model in MODELS else MODELS)]
+    processor = median([r.processor_seconds for r in bare])
+    return {"n": rounds, "bare_import_s": median([r.seconds for r in bare]), "bare_import_processor_s": processor,
             "bare_import_peak_gb": max(r.peak_bytes for r in bare) / 1e9, "peer": "import torch and diffusers alone",
             "ratio": processor / median([row["first processor s"] for row in rows]),
             "goal": "3 s over the bare import, 1.5 GB; second call 1 s without torch", "rows": rows}
 
 
-def _row(name: str, wall: float, processor: float) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="quantscape-inspect-") as cache:
-        first, found, _ = _call(name, cache)
-        second, again, heavy = _call(name, cache)
-    imported = run_process([sys.executable, "-c", CLASS.format(name=MODELS[name].denoiser_class)])
+def _row(name: str, rounds: int, bare: list[Ran]) -> dict[str, Any]:
+    """Every round takes the bare import, the import of the class and the first call in turn; `bare` gets the first."""
+    firsts: list[Ran] = []
+    classes: list[Ran] = []
+    own: list[Ran] = []
+    with tempfile.TemporaryDirectory(prefix="quantscape-inspect-") as caches:
+        for number in range(rounds):
+            own.append(run_process([sys.executable, "-c", BARE]))
+            classes.append(run_process([sys.executable, "-c", CLASS.format(name=MODELS[name].denoiser_class)]))
+            first, found, _ = _call(name, f"{caches}/{number}")
+            firsts.append(first)
+        second, again, heavy = _call(name, f"{caches}/{rounds - 1}")
+    bare += own
     if heavy or again != found:
         raise EngineError(f"The second look at {name} imported torch or gave another answer; this is a defect.")
     facts = (found["layers"], found["unique_layers"], found["fp_bytes"])
     if facts != FACTS.get(name, facts):
         raise EngineError(f"{name} has {facts} layers, choices and bytes, expected {FACTS[name]}; this is a defect.")
+    over = [(f.seconds - b.seconds, f.processor_seconds - b.processor_seconds,
+             f.processor_seconds - c.processor_seconds) for f, b, c in zip(firsts, own, classes, strict=True)]
+    wall, processor, without_class = (round(median(list(column)), 2) for column in zip(*over, strict=True))
     return {"model": name, "layers": facts[0], "choices": facts[1], "fp bytes": facts[2],
             "as published": "yes" if name in FACTS else "-", "graph": f"{found['graph']['nodes']}/"
-            f"{found['graph']['edges']}", "over s": round(first.seconds - wall, 2),
-            "over processor s": round(first.processor_seconds - processor, 2),
-            "own processor s": round(first.processor_seconds - imported.processor_seconds, 2),
-            "first processor s": round(first.processor_seconds, 2), "peak GB": round(first.peak_bytes / 1e9, 2),
+            f"{found['graph']['edges']}", "over s": wall, "over processor s": processor,
+            "own processor s": without_class,
+            "first processor s": round(median([f.processor_seconds for f in firsts]), 2),
+            "peak GB": round(max(f.peak_bytes for f in firsts) / 1e9, 2),
             "second s": round(second.seconds, 2), "second processor s": round(second.processor_seconds, 2)}
 
 
