@@ -45,6 +45,9 @@ def run(model: str = "emoji-unet", rounds: int = 64) -> dict[str, Any]:
         if WEIGHT_ERROR not in found:
             raise InputError(f"There are no weight errors of {model}; make them with python -m engine sensitivity "
                              f"{model} --provider weight-error.")
+        if not any(s.provider.startswith("measured") for s in found.values()):
+            raise InputError(f"No layer of {model} was measured alone; run python -m engine sensitivity {model} "
+                             f"--provider measured.")
         seeds = [calibrated(live, rounds, seed) for seed in range(SEEDS)]
         errors = found[WEIGHT_ERROR]
         agreement = list(agreement_rows(structure, seeds[0], errors, found))

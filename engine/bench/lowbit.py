@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from engine.bench.machine import median, resident_bytes
+from engine.bench.machine import median
 from engine.bench.scratch import measured_source
 from engine.core.layer import Layer
 from engine.core.option import parse_option
+from engine.core.resident import resident_bytes
 from engine.export.verify import example_call
 from engine.live.kernels import out_of_files
 from engine.live.model import Model, open_model

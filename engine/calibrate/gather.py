@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ def block_outputs(model: Model, rows: Rows, paths: Sequence[str], *,
 
 def output_bytes(model: Model, rows: Rows, paths: Sequence[str]) -> dict[str, int]:
     """Bytes of `block_outputs` per path, from one call; paths that are not executed are left out."""
-    first = Rows(rows.model, rows.drawn[:1], rows.steps, rows.timesteps, rows.held, rows.judge, rows.id)
+    first = replace(rows, drawn=rows.drawn[:1])
     count = len(picked(torch.zeros(first.drawn[0].call.rows), first.drawn[0]))
     return {path: sum(t.nbytes for t in found) // count * rows.count
             for path, found in block_outputs(model, first, paths).items()}
@@ -183,7 +183,7 @@ class _Hooks:
 
 def _sizes(model: Model, rows: Rows, modules: Sequence[str]) -> dict[str, int]:
     """Bytes per row of every module's input; those that are not executed are left out."""
-    first = Rows(rows.model, rows.drawn[:1], rows.steps, rows.timesteps, rows.held, rows.judge, rows.id)
+    first = replace(rows, drawn=rows.drawn[:1])
     with _Hooks(model, modules, early=False) as now:
         for one in run(model, first):
             return {path: picked(x, one)[:1].numel() * torch.float32.itemsize for path, x in now.items()}

@@ -58,7 +58,7 @@ def gauged(events: Iterable[Any], figures: dict[str, float]) -> Iterator[Any]:
     A step's time is the median over all but the first, which holds what comes before it (text encoders), if there is
     more than one. Resident is the whole process after the last picture, pages of mapped files included.
     """
-    from engine.bench.machine import resident_bytes
+    from engine.core.resident import resident_bytes
     from engine.live.generate import Step
 
     times = [time.perf_counter()]

@@ -141,7 +141,7 @@ def check(structure: Structure, recipe: Recipe, *, transfer: bool = False) -> No
     for name, option in recipe.options.items():
         if option not in options_for(known[name].kind):
             raise RecipeError(f"{option} cannot be applied to {name}, a {known[name].kind} layer; choose another.")
-    unexecuted = structure.unexecuted
+    unexecuted = structure.unexecuted if recipe.activations else frozenset()  # looked up at every edit
     unseen = next((name for name in recipe.activations if name in unexecuted), None)
     if unseen is not None:
         raise RecipeError(f"The recipe gives activation bits to {unseen}, which no call of the denoiser executes, so "

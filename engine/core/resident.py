@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 from pathlib import Path
 
 _SYSTEM = Path("/proc")
@@ -25,15 +27,25 @@ def peak_memory() -> int:
     Since `forget_peak` where the system can forget, else since the process began. The resource usage that the system
     keeps would count what a parent held before this program began.
     """
-    found = memory_of("self").get("VmHWM", 0)
-    if found:
-        return found
-    import resource
+    return memory_of("self").get("VmHWM", 0) or _largest()
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def resident_bytes() -> int:
+    """Resident memory of this process, after giving back what is free."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return memory_of("self").get("VmRSS", 0) or _largest()
 
 
 def forget_peak() -> None:
     """Have the peak begin at what is resident now; does nothing where the system has no such thing."""
     with contextlib.suppress(OSError):
         (_SYSTEM / "self" / "clear_refs").write_text(_FORGET_PEAK)
+
+
+def _largest() -> int:
+    """What every system knows of this process: its peak, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
