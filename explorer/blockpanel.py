@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.core.layer import Layer
-from engine.core.record import Scores
+from engine.core.record import FEATURES, Scores
 from engine.core.sizes import full_bytes, stored_bytes
 from explorer.backend import LiveBackend
 from explorer.charts import histogram_chart, options_chart
@@ -109,13 +109,14 @@ def feature_line(scores: Mapping[str, Scores], overlay: str, choices: list[str])
 
     The overlay's attribution is asked, else the first that knows features.
     """
-    known = [name for name in sorted(scores, key=lambda n: n != overlay) if scores[name].features]
+    known = [name for name in sorted(scores, key=lambda n: n != overlay) if FEATURES in scores[name].about]
     if not known:
         return []
-    record, option = scores[known[0]], reference(scores[known[0]])
+    option = reference(scores[known[0]])
+    by_choice = scores[known[0]].features.get(option, {})  # read from text, so once
     parts: dict[str, float] = {}
     for choice in dict.fromkeys(choices):
-        for feature, value in record.features.get(option, {}).get(choice, {}).items():
+        for feature, value in by_choice.get(choice, {}).items():
             parts[feature] = parts.get(feature, 0.0) + value
     size = sum(abs(v) for v in parts.values())
     if not size:

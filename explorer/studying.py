@@ -81,11 +81,13 @@ class Studying:
             self._check_offered(state, path)
             if not path.exists():
                 return self._emptied(f"Nothing is measured yet; {path.name} begins with the first trial.")
-            view, wrong = study_view(path, structure), ""
+            labels: tuple[str, ...] = ()
+            wrong = ""
             try:
-                view = study_view(path, structure, labels_of(formula))
+                labels = labels_of(formula)
             except InputError as error:
                 wrong = refusal(error)
+            view = study_view(path, structure, labels)
         except EngineError as error:
             return self._emptied(refusal(error))
         remember(structure.identity, path)
