@@ -226,7 +226,9 @@ class Deciding:
             planned.then(self.described, ask, [p.about, p.chosen], **quiet, js=js)
             planned.then(self.drawing, ask, p.chart, **quiet, js=js)
         for trigger, change in ((p.pane.decide, self.decided), (p.pane.point, self.pointed)):
-            painted = trigger(w.editing(change), [parts.state, p.pane, parts.graph], list(w.painting), **quiet)
+            source = [parts.state, p.pane, parts.graph]
+            painted = trigger(w.ahead(change), source, None, **quiet).then(w.editing(change), source, list(w.painting),
+                                                                           **w.turns)
             painted.then(self.told, ask, p.said, **quiet)
             painted.then(w.picturing(), *pictures, **quiet)
             changed = [*changed, painted]

@@ -217,7 +217,7 @@ class Studying:
         """Register clicks on the chart's trials; the event after which the page shows the recipe."""
         w, parts = self.wiring, self.wiring.parts
         painted = self.panel.bar.point(w.editing(pointed), [parts.state, self.panel.bar, parts.graph],
-                                       list(w.painting), **quiet)
+                                       list(w.painting), **w.turns)
         painted.then(w.picturing(), [parts.state, parts.views.against], parts.views.pane, **quiet)
         return painted
 

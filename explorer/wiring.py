@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -68,6 +69,9 @@ class Wiring:
         self.parts = parts
         # Gradio's page tells every component that ever waited of every event; so only one ever waits, a hidden one.
         self.quiet: dict[str, Any] = {**QUIET, "show_progress_on": parts.download}
+        # Gradio reads the state before a handler and stores it after: of two at once the first one's change would be
+        # lost. So what writes the state takes turns; what takes seconds is worked out `ahead` of its turn.
+        self.turns: dict[str, Any] = {**self.quiet, "concurrency_limit": 1, "concurrency_id": "state"}
         self.analyse = AnalyseWiring(parts.views.analyse, self, self.quiet)
         self.jobs = Jobs()
         self.planned = False  # whether an export was planned yet
@@ -198,6 +202,14 @@ class Wiring:
             return self.painted(new, new.edit if change is None else None)
         return run
 
+    def ahead(self, change: Callable[[ViewState, Any], ViewState]) -> Callable[..., None]:
+        """Work out a change that takes seconds and keeps its answer, so that `editing` only has to look it up."""
+        def run(state: ViewState | None, value: Any, page: dict[str, Any]) -> None:
+            with suppress(EngineError, ValueError):  # said by `editing`
+                if state is not None:
+                    change(self.handlers.released(state, page), value)
+        return run
+
     def filing(self, state: ViewState | None, path: str | None, page: dict[str, Any], request: gr.Request) -> Update:
         """A recipe file was chosen; they are counted per viewer."""
         return self.editing(partial(self.handlers.file_loaded, session=request.session_hash or ""))(state, path, page)
@@ -245,7 +257,7 @@ class Wiring:
             pictured.append(offered.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet))
         for event in (p.graph.select, p.graph.protect, p.graph.expand, p.graph.ramp):
             selected = event(self.selecting, [p.state, p.graph], [p.state, v.block_title, v.options_chart],
-                             **self.quiet)
+                             **self.turns)
             selected.then(self.weighing, p.state, v.histogram, **self.quiet)
             looked.append(selected)
         edits = self.editing
@@ -260,7 +272,7 @@ class Wiring:
             (v.pin_a.click, edits(lambda s, _: h.pin(s, "A")), p.download),
             (v.pin_b.click, edits(lambda s, _: h.pin(s, "B")), p.download),
         ):
-            painted = event(edit, [p.state, source, p.graph], list(self.painting), **self.quiet)
+            painted = event(edit, [p.state, source, p.graph], list(self.painting), **self.turns)
             painted.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet)
             changed.append(painted)
         deciding, studying = Deciding(self), Studying(self)
@@ -288,13 +300,13 @@ class Wiring:
         p, q, v = self.parts, self.parts.prompt, self.parts.views
         pictures: tuple[Any, ...] = ([p.state, v.against], v.pane)
         asked: list[Any] = [
-            event(self.formed, [p.state, *q.inputs], [p.state, p.graph], **self.quiet)
+            event(self.formed, [p.state, *q.inputs], [p.state, p.graph], **self.turns)
             for event in (q.generate.click, q.prompt.submit, q.negative.submit, q.seed.submit, q.steps.release,
                           q.guidance.release, q.scheduler.input, q.count.release, q.label.submit)
         ]
         chosen = q.suggestion.input(lambda text, old: text or old, [q.suggestion, q.prompt], q.prompt, **self.quiet)
         dice = q.dice.click(None, None, q.seed, js="() => Math.floor(Math.random() * 4294967296)")
-        asked += [e.then(self.formed, [p.state, *q.inputs], [p.state, p.graph], **self.quiet) for e in (chosen, dice)]
+        asked += [e.then(self.formed, [p.state, *q.inputs], [p.state, p.graph], **self.turns) for e in (chosen, dice)]
         for event in asked:
             event.then(self.picturing(always=True), *pictures, **self.quiet)
         v.against.input(self.picturing(), *pictures, **self.quiet)
@@ -311,7 +323,7 @@ class Wiring:
         for event in (x.tab.select, x.format.input):
             event(self.planning, [p.state, x.format], [x.plan, x.preview], **self.quiet)
         shown = x.preview.click(self.editing(self.handlers.as_exported), [p.state, x.format, p.graph],
-                                list(self.painting), **self.quiet)
+                                list(self.painting), **self.turns)
         shown.then(self.planning, [p.state, x.format], [x.plan, x.preview], **self.quiet)
         shown.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet)
         x.start.click(self.exporting, [p.state, x.format, x.directory], x.status, **self.quiet)

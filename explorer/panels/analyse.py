@@ -220,7 +220,7 @@ class AnalyseWiring:
             self._then_repaint(done)
         for name, button in zip(NAMES, part.presets, strict=True):
             painted = button.click(self.page.editing(self._apply(name)), [state, p.download, p.graph],
-                                   list(self.page.painting), **self.quiet)
+                                   list(self.page.painting), **self.page.turns)
             painted.then(self.page.picturing(), [state, p.views.against], p.views.pane, **self.quiet)
         p.graph.select(self.followed, [state, p.graph, part.report, part.group], self.channel_outputs, **self.quiet)
         chosen = [state, part.report, part.layer, part.group]

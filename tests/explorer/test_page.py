@@ -227,6 +227,13 @@ def test_a_grid_shows_prompts_against_recipes_and_opens_in_compare(page: Any, se
     page.wait_for_selector("#compare .qs-label:has-text('red apple')", timeout=WAIT_MS)
 
 
+def test_of_changes_made_at_once_none_is_lost(page: Any, served: str) -> None:
+    opened(page, served)
+    page.get_by_role("tab", name="History").click()
+    page.evaluate("() => { for (const id of ['#pin-a', '#pin-b']) document.querySelector(id).click(); }")
+    page.wait_for_selector("text=Pinned: A, B.", timeout=WAIT_MS)
+
+
 @pytest.mark.slow
 def test_pins_are_compared_with_each_other(page: Any, served: str) -> None:
     opened(page, served)
