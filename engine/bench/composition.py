@@ -9,14 +9,14 @@ Finished rows are kept, calibration itself is kept by its stages, and the same c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from engine.allocate.knapsack import knapsack
 from engine.allocate.problem import Limits, layer_problem
-from engine.bench.dmq import BASELINE, COMPLETE, PAIRED, SHOWN, TablePlan, TableRow, difference, kept_row, measured
-from engine.bench.finals import PART, Finals
+from engine.bench.dmq import BASELINE, COMPLETE, TablePlan, TableRow, kept_row, measured
+from engine.bench.finals import PAIRED, PART, Finals, cells, difference
 from engine.bench.mpq import WIDTHS
 from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
@@ -43,38 +43,26 @@ UNIFORM = f"uniform W{WEIGHT_BITS}"
 PROVIDERS = {"MPQ-Diff useful": "orthogonality", "measured one at a time": "measured"}  # allocation -> whose scores
 
 
-@dataclass(frozen=True, slots=True)
-class CompositionPlan:
-    """How thoroughly; fields as of `engine.bench.dmq.TablePlan`, but for the rounding, which is shortened further:
-    every allocation has weights of its own to learn.
+def composition_plan(images: int = 256) -> TablePlan:
+    """The DMQ table's plan with its rounding shortened further: every allocation has weights of its own to learn.
 
     Raises:
         InputError: fewer than two pictures.
     """
+    return TablePlan(images=images, rounding_iterations=400)
 
-    images: int = 256
-    exclude: str = "dmq"
-    iterations: int = 600
-    rounding_iterations: int = 400
-    capture: int = 64
-    rows: int = 512
-    groups: int = 20
-    steps: int | None = None
 
-    def __post_init__(self) -> None:
-        self.treatments()  # the table's plan refuses what cannot be
-
-    def treatments(self) -> dict[str, tuple[DmqPlan, bool]]:
-        """Row -> what is calibrated, and whether inputs are quantized."""
-        made = TablePlan(**asdict(self)).ingredients()
-        nearest, rounded, complete = made[BASELINE], made["+ AdaRound"], made[COMPLETE]
-        return {
-            "nearest, full-precision inputs": (nearest, False),
-            f"nearest, online A{INPUT_BITS}": (replace(nearest, scheme=TOKEN), True),
-            f"nearest, static A{INPUT_BITS}": (nearest, True),
-            "AdaRound, full-precision inputs": (rounded, False),
-            f"LES, AdaRound, static A{INPUT_BITS} with PTS": (complete, True),
-        }
+def treatments(plan: TablePlan) -> dict[str, tuple[DmqPlan, bool]]:
+    """Row -> what is calibrated, and whether inputs are quantized."""
+    made = plan.ingredients()
+    nearest, rounded, complete = made[BASELINE], made["+ AdaRound"], made[COMPLETE]
+    return {
+        "nearest, full-precision inputs": (nearest, False),
+        f"nearest, online A{INPUT_BITS}": (replace(nearest, scheme=TOKEN), True),
+        f"nearest, static A{INPUT_BITS}": (nearest, True),
+        "AdaRound, full-precision inputs": (rounded, False),
+        f"LES, AdaRound, static A{INPUT_BITS} with PTS": (complete, True),
+    }
 
 
 def allocations(structure: Structure, scores: Mapping[str, Scores], exclude: str) -> dict[str, Recipe]:
@@ -105,14 +93,14 @@ def allocations(structure: Structure, scores: Mapping[str, Scores], exclude: str
     return found
 
 
-def table(model: Model, plan: CompositionPlan, scores: Mapping[str, Scores], *, partial: Path | None = None,
+def table(model: Model, plan: TablePlan, scores: Mapping[str, Scores], *, partial: Path | None = None,
           directory: Path | None = None, cancel: Cancel | None = None) -> Iterator[Progress | TableRow]:
     """Calibrate and measure every combination; a `TableRow` each (`preset` is the allocation, `row` the treatment),
     those kept in `partial` at once.
 
     Args:
         model: in float32; its recipe is put back at the end.
-        plan: see `CompositionPlan`.
+        plan: see `composition_plan`.
         scores: provider -> scores of this model.
         partial: JSON lines with finished rows, kept by the hash of their allocation.
         directory: where calibration is kept; None is the user's cache.
@@ -129,7 +117,7 @@ def table(model: Model, plan: CompositionPlan, scores: Mapping[str, Scores], *, 
                              "dtype": model.dtype, **to_json(plan)})
     done = {(r["allocated"], r["row"]): r for r in kept.records}
     finals = Finals(model, plan.images, plan.steps, cancel)
-    for treatment, (ingredients, quantized) in plan.treatments().items():
+    for treatment, (ingredients, quantized) in treatments(plan).items():
         for name, weights in recipes.items():
             key = weights.hash, treatment
             if key not in done:
@@ -153,20 +141,17 @@ def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
     found = []
     for row in rows:
         line: dict[str, Any] = {"treatment": row.row, "allocation": row.preset, "bits": round(row.bits_per_weight, 3),
-                                "GBOPs": round(row.bit_operations / 1e9, 2)}
-        for name, (value, low, high) in row.metrics.items():
-            if name.partition("[")[0] in SHOWN:
-                line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
+                                "GBOPs": round(row.bit_operations / 1e9, 2), **cells(row.metrics)}
         other = uniform.get(row.row) if row.preset != UNIFORM else None
         for metric in PAIRED:
-            line[f"{metric} against {UNIFORM}"] = difference(row, other, metric)
+            line[f"{metric} against {UNIFORM}"] = difference(row.images, other.images if other else None, metric)
         found.append(line)
     return found
 
 
 def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
     """The table of a model; `rounds` is how many final pictures each row makes."""
-    live, plan = open_model(model), CompositionPlan(images=rounds)
+    live, plan = open_model(model), composition_plan(rounds)
     try:
         scores = find_scores(live.structure)
         stem = model_stem(live.structure.model, live.structure.identity)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.bench.finals import PART, Finals
+from engine.bench.finals import PAIRED, PART, Finals, Images, Metrics, cells, difference, enough
 from engine.calibrate.adaround import RoundingPlan
 from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.capture import CapturePlan
@@ -22,7 +22,6 @@ from engine.calibrate.les import LesPlan
 from engine.calibrate.presets import save_preset
 from engine.calibrate.pts import ShiftPlan
 from engine.calibrate.rows import RowsPlan
-from engine.core.errors import InputError
 from engine.core.jsonrecord import to_json
 from engine.core.places import cache_dir, model_stem
 from engine.core.recipe import save_recipe
@@ -31,18 +30,15 @@ from engine.live.apply import restore
 from engine.live.cancel import Cancel
 from engine.live.macs import layer_macs
 from engine.live.model import Model, open_model
-from engine.metrics.bootstrap import difference_interval
 from engine.providers.partial import Partial
 from engine.providers.progress import Progress
 from engine.providers.prompts import split_of
 
-SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
 PRESETS = ("W4A8", "W4A6")
 BASELINE = "baseline"
 COMPLETE = "+ PTS by voting"  # everything: what the explorer offers as a preset
 WIDER = ("W4A8", BASELINE)  # what DMQ at fewer bits of activations has to reach
 LEAST_SECONDS = 5.0  # reading a stage's files again stays below this
-PAIRED = ("psnr", "feature_distance")  # metrics with a value per image, so that rows are compared image by image
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +72,7 @@ class TablePlan:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.images < 2:
-            raise InputError(f"A comparison needs at least two pictures per row, got {self.images}.")
+        enough(self.images)
 
     def ingredients(self) -> dict[str, DmqPlan]:
         """Row -> what is calibrated, in the order of the table."""
@@ -118,8 +113,8 @@ class TableRow:
 
     preset: str
     row: str
-    metrics: dict[str, tuple[float, float, float]]
-    images: dict[str, tuple[float, ...]]
+    metrics: Metrics
+    images: Images
     bits_per_weight: float
     bit_operations: int
     calibration: dict[str, Any]
@@ -185,26 +180,14 @@ def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
     by_name = {(r.preset, r.row): r for r in rows}
     for row in rows:
         line: dict[str, Any] = {"preset": row.preset, "row": row.row, "bits": round(row.bits_per_weight, 3),
-                                "GBOPs": round(row.bit_operations / 1e9, 2)}
-        for name, (value, low, high) in row.metrics.items():
-            if name.partition("[")[0] in SHOWN:
-                line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
+                                "GBOPs": round(row.bit_operations / 1e9, 2), **cells(row.metrics)}
         others = {"the row it adds to": by_name.get((row.preset, ABOVE.get(row.row, ""))),
                   " ".join(WIDER): by_name.get(WIDER) if row.preset != WIDER[0] else None}
         for said, other in others.items():
             for metric in PAIRED:
-                line[f"{metric} against {said}"] = difference(row, other, metric)
+                line[f"{metric} against {said}"] = difference(row.images, other.images if other else None, metric)
         found.append(line)
     return found
-
-
-def difference(row: TableRow, other: TableRow | None, metric: str) -> str:
-    """Mean paired difference with its interval; "" where there is nothing to compare with."""
-    name = next((n for n in row.images if n.partition("[")[0] == metric), "")
-    if other is None or name not in other.images:
-        return ""
-    mean, low, high = difference_interval(row.images[name], other.images[name])
-    return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
 
 
 def stage_lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:

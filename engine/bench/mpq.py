@@ -19,7 +19,7 @@ from engine.allocate.baselines import random_recipes, uniforms
 from engine.allocate.budget import bits_budget
 from engine.allocate.knapsack import knapsack
 from engine.allocate.problem import Limits, Problem, blind_scores, layer_problem
-from engine.bench.finals import PART, Finals, Images, Metrics
+from engine.bench.finals import PART, Finals, Images, Metrics, cells, difference, enough
 from engine.calibrate.allocation import EXCLUSIONS
 from engine.core.errors import InputError
 from engine.core.graph import Structure
@@ -31,7 +31,6 @@ from engine.core.record import Scores
 from engine.core.sizes import bits_per_weight
 from engine.live.cancel import Cancel
 from engine.live.model import Model, open_model
-from engine.metrics.bootstrap import difference_interval
 from engine.providers.files import find_scores
 from engine.providers.partial import Partial
 from engine.providers.progress import Progress
@@ -49,7 +48,6 @@ OPTIONS = tuple(Option(method, bits) for method in ("uaq", "kmeans_c", "kmeans_a
 WIDTHS = tuple(Option("uaq", bits) for bits in (2, 3, 4, 6, 8))  # those of the published linear program
 ENDS = Option("uaq", 8)
 AFFINE, EVERY, KEPT_ENDS = "uaq 2 to 8", "every method", "uaq 2 to 8, first and last at 8"
-SHOWN = ("psnr", "ssim", "feature_distance", "kernel_distance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +70,7 @@ class MpqPlan:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.images < 2:
-            raise InputError(f"A comparison needs at least two pictures per row, got {self.images}.")
+        enough(self.images)
 
 
 @dataclass(frozen=True)
@@ -201,21 +198,12 @@ def lines(rows: Sequence[MpqRow]) -> list[dict[str, Any]]:
     useful = {(r.budget, r.group): r for r in rows if r.contender == USEFUL}
     found = []
     for row in rows:
-        line: dict[str, Any] = {"budget": row.budget, "options": row.group, "contender": row.contender,
-                                "bits": round(row.bits_per_weight, 3), "layers by width": row.widths}
-        for name, (value, low, high) in row.metrics.items():
-            if name.partition("[")[0] in SHOWN:
-                line[name] = f"{value:.4g} [{low:.4g}, {high:.4g}]"
-        line[f"psnr against {USEFUL}"] = _difference(row, useful.get((row.budget, row.group)))
-        found.append(line)
+        other = useful.get((row.budget, row.group))
+        found.append({"budget": row.budget, "options": row.group, "contender": row.contender,
+                      "bits": round(row.bits_per_weight, 3), "layers by width": row.widths, **cells(row.metrics),
+                      f"psnr against {USEFUL}":
+                          difference(row.images, other.images if other and other is not row else None, "psnr")})
     return found
-
-
-def _difference(row: MpqRow, other: MpqRow | None) -> str:
-    if other is None or other is row:
-        return ""
-    mean, low, high = difference_interval(row.images["psnr"], other.images["psnr"])
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench.composition import PROVIDERS, UNIFORM, CompositionPlan, allocations, lines, table
-from engine.bench.dmq import TableRow
+from engine.bench.composition import PROVIDERS, UNIFORM, allocations, composition_plan, lines, table, treatments
+from engine.bench.dmq import TablePlan, TableRow
 from engine.bench.mpq import WIDTHS
 from engine.calibrate.allocation import EXCLUSIONS
 from engine.core.errors import InputError
@@ -20,7 +20,7 @@ from engine.models.tiny import TINY
 from engine.providers.files import find_scores
 from engine.providers.weight_error import weight_error
 
-SMALL = CompositionPlan(images=2, iterations=4, rounding_iterations=4, capture=4, rows=12, groups=3, steps=3)
+SMALL = TablePlan(images=2, iterations=4, rounding_iterations=4, capture=4, rows=12, groups=3, steps=3)
 
 
 def row(allocation: str, treatment: str, psnr: list[float]) -> TableRow:
@@ -43,14 +43,14 @@ def test_allocations_have_the_bytes_of_the_uniform_one_and_leave_out_the_same(de
 
 def test_every_treatment_differs_from_the_others_in_what_its_name_says() -> None:
     made = {name: (bool(plan.scaling), bool(plan.rounding), bool(plan.shifts), plan.scheme, quantized)
-            for name, (plan, quantized) in CompositionPlan().treatments().items()}
+            for name, (plan, quantized) in treatments(composition_plan()).items()}
     assert list(made.values()) == [
         (False, False, False, "static", False), (False, False, False, "token", True),
         (False, False, False, "static", True), (False, True, False, "static", False),
         (True, True, True, "static", True)]
-    assert {p.rounding.iterations for p, _ in CompositionPlan().treatments().values() if p.rounding} == {400}
+    assert {p.rounding.iterations for p, _ in treatments(composition_plan()).values() if p.rounding} == {400}
     with pytest.raises(InputError, match="two pictures"):
-        CompositionPlan(images=1)
+        composition_plan(images=1)
 
 
 def test_rows_are_compared_with_uniform_bits_under_the_same_treatment() -> None:
@@ -76,11 +76,11 @@ def test_every_combination_and_none_twice(tmp_path: Path) -> None:
     first.close()  # interrupted
     rows = [e for e in table(model, SMALL, scores, **places) if isinstance(e, TableRow)]
     assert rows[:2] == some and len(rows) == 15
-    assert [(r.row, r.preset) for r in rows] == [(t, n) for t in SMALL.treatments() for n in (UNIFORM, *PROVIDERS)]
+    assert [(r.row, r.preset) for r in rows] == [(t, n) for t in treatments(SMALL) for n in (UNIFORM, *PROVIDERS)]
     again = list(table(model, SMALL, scores, **places))
     assert again == rows  # nothing was measured, and nothing said on the way
     found = {(r.row, r.preset): r for r in rows}
-    full, online, static, rounded, complete = ([found[t, n] for n in (UNIFORM, *PROVIDERS)] for t in SMALL.treatments())
+    full, online, static, rounded, complete = ([found[t, n] for n in (UNIFORM, *PROVIDERS)] for t in treatments(SMALL))
     assert all(a.bit_operations > b.bit_operations == c.bit_operations for a, b, c in zip(full, online, static,
                                                                                          strict=True))
     assert all(not r.calibration["tables"] and not r.calibration["weights"] for r in (*full, *online))
