@@ -23,6 +23,7 @@ from explorer.backend import Facts
 from explorer.blockpanel import block_view
 from explorer.context import sentence
 from explorer.deciding import Deciding
+from explorer.exporting import Exporting
 from explorer.graphview.card import view_value
 from explorer.graphview.components import BitMixer, BlockGraph
 from explorer.handlers import Handlers
@@ -74,7 +75,6 @@ class Wiring:
         self.turns: dict[str, Any] = {**self.quiet, "concurrency_limit": 1, "concurrency_id": "state"}
         self.analyse = AnalyseWiring(parts.views.analyse, self, self.quiet)
         self.jobs = Jobs()
-        self.planned = False  # whether an export was planned yet
         self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
         self.revisions = itertools.count(time.time_ns() // 1_000_000)
@@ -158,6 +158,11 @@ class Wiring:
                 gr.Warning(said)
             return self.opened(replace(state, edit=page.get("edit") or 0))  # the page goes on counting
         return run
+
+    def tracing(self, chosen: str) -> None:
+        """Trace another model ahead of `arriving`, which finds it in memory."""
+        with suppress(EngineError):  # said by `arriving`
+            self.handlers.opened(chosen.strip(), {})
 
     def shown_again(self, state: ViewState | None) -> Update:
         """The graph's value after another graph was sent."""
@@ -248,8 +253,9 @@ class Wiring:
         pictured: list[Any] = []
         looked: list[Any] = []
         arrival, opened = [p.state, p.header.model, p.graph], list(self.painting | self.opening_outputs)
-        for event in (page.load(self.arriving(), arrival, opened, **self.quiet),
-                      p.header.model.input(self.arriving("chosen"), arrival, opened, **self.quiet)):
+        traced = p.header.model.input(self.tracing, p.header.model, None, **self.quiet)
+        for event in (page.load(self.arriving(), arrival, opened, **self.turns),
+                      traced.then(self.arriving("chosen"), arrival, opened, **self.turns)):
             shown = event.then(self.shown_again, p.state, p.graph, **self.quiet)
             switched.append(shown)
             loaded = shown.then(self.loading, p.state, v.pane, **self.quiet)
@@ -281,7 +287,7 @@ class Wiring:
         studying.connect(switched, self.quiet)
         Insighting(self).connect([*looked, *changed, *switched], self.quiet)
         self._connect_pictures()
-        self._connect_export()
+        Exporting(self).connect(self.quiet)
         Kernels(self).connect(switched, self.quiet)
         self.analyse.connect()
         self._connect_browser(page)
@@ -317,31 +323,6 @@ class Wiring:
         v.grid.open(lambda: gr.Tabs(selected="compare"), None, v.tabs, **self.quiet)
         v.grid.open(self.opening, place, v.pane, **self.quiet)
         v.grid_make.click(self.gridding, [p.state, v.grid_prompts, v.grid_columns], v.grid, **self.quiet)
-
-    def _connect_export(self) -> None:
-        p, v, x = self.parts, self.parts.views, self.parts.views.export
-        for event in (x.tab.select, x.format.input):
-            event(self.planning, [p.state, x.format], [x.plan, x.preview], **self.quiet)
-        shown = x.preview.click(self.editing(self.handlers.as_exported), [p.state, x.format, p.graph],
-                                list(self.painting), **self.turns)
-        shown.then(self.planning, [p.state, x.format], [x.plan, x.preview], **self.quiet)
-        shown.then(self.picturing(), [p.state, v.against], v.pane, **self.quiet)
-        x.start.click(self.exporting, [p.state, x.format, x.directory], x.status, **self.quiet)
-        x.cancel.click(self.export_cancelled, None, None, **self.quiet)
-
-    def planning(self, state: ViewState | None, name: str) -> Iterator[Update]:
-        """What a file would hold of the recipe; the first time the formats are read, which takes seconds."""
-        x = self.parts.views.export
-        if not self.planned:
-            yield {x.plan: "Working out what the file would hold…"}
-        text, changes = self.handlers.export_plan(state, name) if state else ("", False)
-        self.planned = True
-        yield {x.plan: text, x.preview: gr.update(visible=changes)}
-
-    def exporting(self, state: ViewState | None, name: str, directory: str, request: gr.Request) -> Iterator[Update]:
-        """Export, step by step in words."""
-        for text in self.handlers.exported(state, name, directory, request.session_hash or "") if state else ():
-            yield {self.parts.views.export.status: text}
 
     def restoring(self, state: ViewState, value: dict[str, Any], against: str, request: gr.Request) -> Iterator[Update]:
         """A region of the difference map was clicked: rank the blocks that would repair it."""
@@ -395,10 +376,6 @@ class Wiring:
     def cancelled(self, request: gr.Request) -> None:
         """The cancel button of the pane or grid."""
         self.handlers.context.worker.cancel(request.session_hash or "")
-
-    def export_cancelled(self, request: gr.Request) -> None:
-        """The cancel button of the Export tab."""
-        self.handlers.context.worker.cancel(f"{request.session_hash}-export")
 
     def left(self, request: gr.Request) -> None:
         """The tab was closed: its jobs stop."""

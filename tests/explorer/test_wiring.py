@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from explorer import page as page_module
@@ -32,7 +33,15 @@ def test_only_single_answers_repaint_the_graph(blocks: Any) -> None:
 def test_no_trigger_is_dropped(blocks: Any) -> None:
     served = [f for f in blocks.fns.values() if f.fn and f.targets[0][1] not in ("unload",)]
     assert all(f.trigger_mode == "multiple" for f in served), [f.name for f in served if f.trigger_mode != "multiple"]
-    assert all(f.concurrency_limit is None for f in served)
+    assert all(f.concurrency_limit is None for f in served if f.concurrency_id != "state")
+
+
+def test_what_writes_the_state_takes_turns(blocks: Any) -> None:
+    """Gradio reads the state before a handler and stores it after: of two at once, one change would be lost."""
+    writers = [f for f in blocks.fns.values() if any(isinstance(c, gr.State) for c in f.outputs)]
+    assert len(writers) > 10
+    assert {(f.concurrency_id, f.concurrency_limit) for f in writers} == {("state", 1)}
+    assert not [f.name for f in blocks.fns.values() if f.concurrency_id == "state" and f not in writers]
 
 
 def test_one_hidden_component_waits_for_all(blocks: Any) -> None:
