@@ -64,6 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return err.strip()
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_file(models: dict[str, str], tmp_path: Path,
                                            capsys: pytest.CaptureFixture[str]) -> None:
     def drawn(name: str, seed: str) -> bytes:
@@ -104,6 +105,7 @@ def test_transfer_takes_a_recipe_of_another_identity(models: dict[str, str], rec
     assert read_png(out).recipe and told["bits_per_weight"] < 16
 
 
+@pytest.mark.slow
 def test_without_a_prompt_the_picture_is_unconditional(models: dict[str, str], tmp_path: Path,
                                                        capsys: pytest.CaptureFixture[str]) -> None:
     for name, words in {"empty": ("--prompt", ""), "none": ()}.items():

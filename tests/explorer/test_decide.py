@@ -159,6 +159,7 @@ def test_every_point_of_the_chart_loads_the_recipe_it_shows(decider: Decider) ->
     assert all(t.customdata is not None for t in figure.data if t.name != "This recipe")
 
 
+@pytest.mark.slow
 def test_baselines_never_beat_the_best_path(decider: Decider) -> None:
     best = {p.key.rpartition(":")[2]: p.value for p in allocated(decider, "measured", LIVE, {}).points}
     found = {s.name: s for s in baselines(decider, "measured", "weight-error", {})

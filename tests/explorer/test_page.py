@@ -66,6 +66,7 @@ def test_editing_changes_numbers_pictures_and_address(page: Any, served: str) ->
     page.wait_for_function("(old) => document.querySelector('#graph .qs-totals').innerText === old", arg=after)
 
 
+@pytest.mark.slow
 def test_dragging_a_card_is_one_version(page: Any, served: str) -> None:
     opened(page, served)
     wait_for_pictures(page)
@@ -137,6 +138,7 @@ def test_two_viewers_do_not_disturb_each_other(page: Any, served: str, browser: 
     other.context.close()
 
 
+@pytest.mark.slow
 def test_recipes_are_saved_loaded_and_refused(page: Any, served: str, tmp_path: Path) -> None:
     opened(page, served)
     set_first_card(page, "3")

@@ -127,6 +127,7 @@ def test_a_guided_network_begins_as_the_additive_model(tiny: TrialTable) -> None
     assert np.abs(learned - tiny.target[held]).mean() <= np.abs(found[held] - tiny.target[held]).mean() + 1e-4
 
 
+@pytest.mark.slow
 def test_the_quality_part_is_reported_where_bits_have_a_price() -> None:
     truth = plant(Plan(blocks=2), 0)
     trials = measure(truth, 40, 3)
@@ -183,6 +184,7 @@ def test_labels_of_a_test_fold_do_not_reach_its_prediction(tiny: TrialTable) -> 
         assert np.abs(a[0].predict(tiny.picks) - b[0].predict(tiny.picks)).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_trials_that_are_always_learned_from_are_never_tested(tiny: TrialTable) -> None:
     always = list(range(0, len(tiny), 3))
     found = fitted(fit_predictor(tiny, SMALL, [Kind.DAMAGE], always=always))

@@ -26,6 +26,7 @@ def shipped() -> Shipped:
     return structure, found, find_scores(structure)
 
 
+@pytest.mark.slow
 def test_a_calibration_agrees_with_itself_and_not_with_one_of_other_layers(shipped: Shipped) -> None:
     structure, found, scores = shipped
     turned = replace(found, matrices=found.matrices.flip(1, 2))  # every layer has another's similarities
@@ -57,6 +58,7 @@ def test_an_importance_that_is_the_damage_agrees_with_it(shipped: Shipped) -> No
     assert float(rows[0]["Spearman"].split()[0]) > 0.95
 
 
+@pytest.mark.slow
 def test_scores_that_a_model_lacks_are_named_and_an_anchored_predictor_is_none_of_them(shipped: Shipped) -> None:
     structure, found, scores = shipped
     few = {n: s for n, s in scores.items() if not n.startswith("measured-")}

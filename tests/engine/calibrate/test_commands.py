@@ -52,6 +52,7 @@ def test_calibrate_writes_a_recipe(method: str, home: Path, tmp_path: Path, caps
     assert find_scores(structure)["outliers"].layers
 
 
+@pytest.mark.slow
 def test_what_could_not_be_calibrated_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """A channel that is always zero, and a layer of which no call shows an input."""

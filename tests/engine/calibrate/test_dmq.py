@@ -175,6 +175,7 @@ def test_shifted_weights_fit_eight_bits_even_where_a_channel_has_one_sign(tmp_pa
     model.close()
 
 
+@pytest.mark.slow
 def test_runs_share_what_they_have_in_common(model: Model, made: Calibrated, place: Path) -> None:
     again = run(model, PLAN, place)
     assert again.recipe.hash == made.recipe.hash

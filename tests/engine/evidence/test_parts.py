@@ -170,6 +170,7 @@ def test_ours_is_chosen_before_the_final_images(truth: Truth) -> None:
         verdicts([Budget("b", "bits", 1)], several, {})
 
 
+@pytest.mark.slow
 def test_our_candidates_fit_and_differ(truth: Truth, table: TrialTable) -> None:
     advisor = Advisor(fitted(fit_predictor(table, kinds=[Kind.DAMAGE])))
     measured = Scores("measured", truth.structure.identity, IMAGE_MSE, truth.damage)
@@ -191,6 +192,7 @@ def test_our_candidates_fit_and_differ(truth: Truth, table: TrialTable) -> None:
     assert isinstance(nobody, Dropped) and nobody.contender == EVERYONE and "budget" in nobody.why
 
 
+@pytest.mark.slow
 def test_who_has_no_recipe_is_named_with_the_reason(truth: Truth, table: TrialTable,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     advisor = Advisor(fitted(fit_predictor(table, kinds=[Kind.DAMAGE])))
@@ -228,6 +230,7 @@ def test_kept_contenders_belong_to_the_scores_they_came_from(truth: Truth, table
     assert named({**known, "attribution": signal}) == named(known)  # nobody allocates by it
 
 
+@pytest.mark.slow
 def test_more_trials_teach_more_and_finished_sizes_are_kept(table: TrialTable, tmp_path: Path) -> None:
     kept = tmp_path / "curve.jsonl"
 

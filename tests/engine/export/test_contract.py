@@ -214,6 +214,7 @@ def test_other_components_come_along_without_code_or_pickles(unet: Model, mixed:
     assert not any(key.startswith("_name") for key in config), "no path of this machine is passed on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["packed", "sdnq", "torchao"])
 def test_a_model_that_computes_in_half_precision_exports_too(name: str, transformer: Model, tmp_path: Path) -> None:
     from engine.live.model import open_model

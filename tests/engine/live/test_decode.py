@@ -15,6 +15,7 @@ from engine.live.request import Request
 from engine.models.tiny import TINY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "flux", "ddpm"])
 def test_the_last_step_is_the_finished_picture(family: str) -> None:
     model = open_model(TINY[family]())

@@ -79,6 +79,7 @@ def test_pictures_are_those_of_simulation(method: str, unet: Model) -> None:
     assert np.array_equal(drawn(unet), full)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "dit", "hunyuan"])
 def test_families_whose_pipelines_look_at_their_layers(name: str, tmp_path: Path) -> None:
     model = open_model(TINY[name](), store=tmp_path)

@@ -128,6 +128,7 @@ def test_two_opens_share_one_store_and_one_identity(saved: Path, tmp_path: Path)
     second.close()
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_identity_and_store(saved: Path, tmp_path: Path) -> None:
     whole = open_model(saved, store=tmp_path)
     recipe = uniform(whole.structure, "uaq-4")
@@ -140,6 +141,7 @@ def test_half_precision_keeps_identity_and_store(saved: Path, tmp_path: Path) ->
     half.close()
 
 
+@pytest.mark.slow
 def test_schedulers_on_offer_all_work(tiny_model: Callable[[str], Model]) -> None:
     model = tiny_model("sd1")
     for name in model.limits.schedulers:

@@ -47,6 +47,7 @@ def test_the_store_is_that_of_the_opened_model(home: Path, tmp_path: Path, monke
         each.close()
 
 
+@pytest.mark.slow
 def test_building_goes_on_after_its_files_were_unmapped(home: Path, tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.live import store as store_module

@@ -132,6 +132,7 @@ def test_precision_is_that_of_the_file(checkpoint: Path) -> None:
     assert structure_of(load_pipeline(checkpoint), str(checkpoint)) == structure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_its_weights_are_read_from_the_file_whatever_computes(checkpoint: Path, dtype: str, tmp_path: Path) -> None:
     """Nothing is copied, and recipes of the file fit it in any precision."""
@@ -206,6 +207,7 @@ def test_a_known_architecture_without_its_tokenizers(tmp_path: Path, monkeypatch
         load_single_file(tmp_path / "x.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_its_store_is_built_without_opening_it(checkpoint: Path, dtype: torch.dtype, tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +230,7 @@ def test_its_store_is_built_without_opening_it(checkpoint: Path, dtype: torch.dt
         each.close()
 
 
+@pytest.mark.slow
 def test_weights_that_the_converter_changes_are_those_of_the_opened_model(checkpoint: Path, tmp_path: Path,
                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     """As it joins and cuts up tensors of SD3 and Flux."""

@@ -53,6 +53,7 @@ def latents(model: Model, options: dict[str, Option]) -> torch.Tensor:
     return torch.stack([p.latents[-1] for p in pictures(model, request, record_latents=True)])
 
 
+@pytest.mark.slow
 def test_layers_join_in_order_of_what_each_does_alone(fragile: Model, tmp_path: Path) -> None:
     steps, scores = run(fragile, tmp_path / "p.jsonl")
     assert all(isinstance(s, Progress) and s.seconds_left is not None for s in steps)

@@ -206,6 +206,7 @@ def test_opening_a_block_shows_units_and_layers_that_can_be_dragged(story: Calla
     page.wait_for_selector(cell, state="detached")
 
 
+@pytest.mark.slow
 def test_a_large_block_opens_its_units_first(story: Callable[..., Any]) -> None:
     page = story("sdxl")
     block = "mid_block.attentions.0"
