@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from engine.cli.main import main
-
-
-def result_alone_on_stdout() -> None:
-    """Send what libraries write past Python to standard output (HiGHS remarks on its work there) to standard error."""
-    results = os.dup(1)
-    os.dup2(2, 1)
-    sys.stdout = open(results, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+from engine.core.console import silence_libraries
 
 
 def only_tracing() -> None:
@@ -28,5 +21,5 @@ def only_tracing() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["inspect"]:
         only_tracing()
-    result_alone_on_stdout()
+    silence_libraries()
     sys.exit(main())
