@@ -76,6 +76,6 @@ def trust_of(predictor: Predictor, kind: Kind | None = None) -> Trust:
     figures = predictor.report.quality or predictor.report.target
     best = figures[kind or predictor.kind]
     within = best.spearman_in_bins
-    note = f"held out, within bins of 0.1 bits; {best.spearman:.3f} overall" if within is not None else "held out"
+    note = f"within bins of 0.1 bits; {best.spearman:.3f} overall" if within is not None else "over all sizes"
     return Trust(predictor.about.get("study", ""), predictor.report.trials, int(predictor.about.get("images", "0")),
                  best.spearman if within is None else within, note)

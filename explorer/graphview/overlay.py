@@ -93,8 +93,8 @@ def trust_text(trust: Trust, hatched: int = 0) -> str:
     if trust.images:
         parts.append(f"{trust.images} images")
     if trust.rank_correlation is not None:
-        parts.append(f"held-out rank correlation {trust.rank_correlation:.2f}")
-    if trust.note:
+        parts.append(f"held-out rank correlation {trust.rank_correlation:.2f}{trust.note and f' ({trust.note})'}")
+    elif trust.note:
         parts.append(trust.note)
     if hatched:
         parts.append(f"hatched: {hatched} scaled or extrapolated")

@@ -63,11 +63,11 @@ def test_ticks_and_numbers_are_short() -> None:
 
 
 def test_overlays_say_what_they_are_and_how_far_to_trust_them() -> None:
-    trust = Trust(study="emoji", trials=220, images=16, rank_correlation=0.93, note="held out")
+    trust = Trust(study="emoji", trials=220, images=16, rank_correlation=0.93, note="over all sizes")
     values = {"a": 1.0, "b": 4.0, "c": math.nan}
     made = make_overlay("measured", "Measured", values, unit="MSE", hatched=["b", "x"], trust=trust)
     assert made["values"] == {"a": 1.0, "b": 4.0} and made["scale"] == [0.0, 4.0] and made["hatched"] == ["b"]
-    assert made["trust"] == ("study emoji · 220 trials · 16 images · held-out rank correlation 0.93 · held out · "
+    assert made["trust"] == ("study emoji · 220 trials · 16 images · held-out rank correlation 0.93 (over all sizes) · "
                              "hatched: 1 scaled or extrapolated")
     assert trust_text(Trust()) == ""
     assert make_overlay("x", "X", {}, ramp="unheard-of")["ramp"] == "ember"
