@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +10,20 @@ import pytest
 
 from engine.analysis.predictor import Kind
 from engine.analysis.training import Training
-from engine.core.places import CACHE_VARIABLE
-from engine.core.record import Scores
 from engine.evidence.page import page
 from engine.evidence.scale import Places, Scale
 from engine.evidence.stages import prove
-from engine.live.model import open_model
-from engine.models.tiny import TINY
-from engine.providers.files import save_scores, scores_path
 from engine.providers.progress import Progress
-from engine.providers.table import IMAGE_MSE
-from engine.providers.weight_error import weight_error
-from engine.study.job import Job
-from engine.study.runner import Plan, run_study
 
 pytestmark = pytest.mark.slow
 SMALL = Scale(images=2, judged=1, switched=1, steps=1, sizes=(16,), kinds=(Kind.DAMAGE, Kind.ANCHORED, Kind.GNN),
               training=Training(epochs=1, hidden=8, batch=16), timed=0, cumulative=None)
 
 
-@pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A tiny model with weight errors and (made-up) damages of single layers, and a study of 24 trials of it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    patch = pytest.MonkeyPatch()
-    patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
-    TINY["dit"]().save_pretrained(folder / "model")
-    model = open_model(str(folder / "model"))
-    try:
-        errors = next(s for s in weight_error(model) if isinstance(s, Scores))
-        alone = {name: {"uaq-3": row["uaq-3"] * (i + 1) / 1e3} for i, (name, row) in enumerate(errors.layers.items())}
-        measured = replace(errors, provider="measured", unit=IMAGE_MSE, layers=alone, blocks={},
-                           about={"images": "2", "steps": "1"})
-        for scores in (errors, measured):
-            save_scores(scores_path(model.structure, scores.provider), scores)
-    finally:
-        model.close()
-    job = Job(str(folder / "model"), images=2, steps=1, threads=1)
-    list(run_study(folder / "study.sqlite", Plan(job, 24)))
-    yield folder / "model", folder / "study.sqlite"
-    patch.undo()
-
-
-def run(studied: tuple[Path, Path], places: Places, stop_at: int | None = None) -> tuple[list[Progress], Any]:
+def run(tiny: Path, places: Places, stop_at: int | None = None) -> tuple[list[Progress], Any]:
     """Progress and evidence; stopped after so many records of progress."""
     seen: list[Progress] = []
-    for step in prove(studied[1], places, SMALL, source=str(studied[0])):
+    for step in prove(tiny / "study.sqlite", places, SMALL, source=str(tiny / "model")):
         if isinstance(step, dict):
             return seen, step
         seen.append(step)
@@ -71,8 +38,8 @@ def same(found: dict[str, Any]) -> Any:
     return json.loads(json.dumps({k: v for k, v in found.items() if k not in timed}, default=str))
 
 
-def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(studied: tuple[Path, Path], tmp_path: Path) -> None:
-    whole, found = run(studied, Places(tmp_path / "a", tmp_path / "a" / "kept"))
+def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(tiny: Path, tmp_path: Path) -> None:
+    whole, found = run(tiny, Places(tmp_path / "a", tmp_path / "a" / "kept"))
     text = page([found])
     for heading in ("Labels", "Predictor", "Learning curve", "Agreement", "Deletion", "Final comparisons", "Cost"):
         assert f"### {heading}" in text
@@ -95,13 +62,13 @@ def test_it_ends_in_a_page_and_goes_on_where_it_was_stopped(studied: tuple[Path,
         assert "predictor" not in {r["name"] for g in found["agreement"] for r in g["rows"]}
     places = Places(tmp_path / "b", tmp_path / "b" / "kept")
     for stop in (3, len(whole) // 2, len(whole) * 3 // 4):
-        run(studied, places, stop)
-    rest, again = run(studied, places)
+        run(tiny, places, stop)
+    rest, again = run(tiny, places)
     assert same(again) == same(found)
     measured = [s for s in rest if s.doing == "final comparisons"]
     assert len(measured) < len([s for s in whole if s.doing == "final comparisons"])
     # Finished, nothing is measured again.
-    last, _ = run(studied, places)
+    last, _ = run(tiny, places)
     measuring = ("final comparisons", "candidates and random draws", "the shortlisted again",
                  "deletion and insertion curves")
     assert not [s for s in last if s.doing in measuring]

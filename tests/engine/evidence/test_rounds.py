@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from engine.analysis.planted import measure, plant
 from engine.analysis.predictor import Kind
 from engine.analysis.trials import subject_of, trial_table
 from engine.cli.main import main
-from engine.core.places import CACHE_VARIABLE
-from engine.core.record import Scores
 from engine.core.sizes import bits_per_weight, recipe_bytes
 from engine.evidence import near as near_module
 from engine.evidence.cost import workers
@@ -29,17 +26,9 @@ from engine.evidence.near import HIGH_BITS, LOW_BITS, drawn, measure_near, near_
 from engine.evidence.rounds import earlier, first_unused, keep_round, round_of, rounds
 from engine.evidence.studied import near_round
 from engine.live.model import open_model
-from engine.models.tiny import TINY
-from engine.providers.files import save_scores, scores_path
 from engine.providers.progress import Progress
-from engine.providers.table import IMAGE_MSE
-from engine.providers.weight_error import weight_error
-from engine.study.job import Job
-from engine.study.runner import Plan, run_study
 from engine.study.storage import read_study
 from engine.study.trial import State
-
-TINY_TRIALS = 24
 
 
 def test_draws_lie_near_the_best_at_every_size() -> None:
@@ -88,29 +77,6 @@ def test_rounds_are_kept_and_compared(tmp_path: Path) -> None:
     assert "| 3.5 bits | 25.00 (24.00 to 26.00); -0.25 (-0.75 to +0.25) on uniform | " \
            "26.00 (25.00 to 27.00); +0.75 (+0.25 to +1.25) on uniform |" in text
     assert "| 1 | 11 | 1 | 101 to 150 | anchored | 0.810 |" in text
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tiny model with weight errors and made-up damages of single layers, and a study of it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    patch = pytest.MonkeyPatch()
-    patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
-    TINY["dit"]().save_pretrained(folder / "model")
-    model = open_model(str(folder / "model"))
-    try:
-        errors = next(s for s in weight_error(model) if isinstance(s, Scores))
-        alone = {name: {"uaq-3": row["uaq-3"] * (i + 1) / 1e3} for i, (name, row) in enumerate(errors.layers.items())}
-        measured = replace(errors, provider="measured", unit=IMAGE_MSE, layers=alone, blocks={},
-                           about={"images": "2", "steps": "1"})
-        for scores in (errors, measured):
-            save_scores(scores_path(model.structure, scores.provider), scores)
-    finally:
-        model.close()
-    list(run_study(folder / "study.sqlite", Plan(Job(str(folder / "model"), images=2, steps=1, threads=1),
-                                                 TINY_TRIALS)))
-    yield folder
-    patch.undo()
 
 
 @pytest.mark.slow
