@@ -19,6 +19,7 @@ KEPT = 8  # sessions whose pictures per step are remembered
 NO_RECORD = ("Nobody compared this model's layers yet. Compute orthogonality: 64 calibration pictures in full "
              "precision, under a minute on the demo models.")
 NO_REPORT = "No calibration of this model was kept, so there are no channels to show."
+BUSY = "Something is being measured in this tab already; let it finish, or cancel it first."
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,11 @@ class Analysis:
     # --- jobs ---------------------------------------------------------------------------------------------------
 
     def _events(self, work: Any, session: str) -> Iterator[Any]:
-        """A job's records, and its progress, end and failures as values of a pane."""
+        """A job's records, and its progress, end and failures as values of a pane. One at a time: another would end
+        what has run for minutes."""
+        if self.context.worker.busy(owner(session)):
+            yield {"error": BUSY}
+            return
         for event in pane_values(self.context.worker, work, owner(session), {"progress": None}):
             yield {**event, "error": None} if isinstance(event, dict) and event.get("progress") else event
 
@@ -79,6 +84,7 @@ class Analysis:
             return
         for event in self._events(measuring(model, provider), session):
             if isinstance(event, Done):
+                self.context.refreshed(state.model)
                 if provider != ORTHOGONALITY:
                     yield blank("Done: the numbers are in the overlays of the graph and in its figures.")
             else:
@@ -113,7 +119,6 @@ class Analysis:
             yield {"error": model.backend.why_no_pictures}
             return
         titles: tuple[str, ...] = ()
-        self.measured.pop(session, None)
         for event in self._events(stepping(model, state.options, state.settings), session):
             if isinstance(event, Steps):
                 self.measured[session] = Measured(state.model, event, titles)
@@ -122,6 +127,7 @@ class Analysis:
             elif isinstance(event, dict):
                 yield event
             elif hasattr(event, "timesteps"):
+                self.measured.pop(session, None)
                 view = steps_view(model.structure, event)
                 titles = tuple(f"t = {t:g}" for t in event.timesteps)
                 yield {**view, "progress": {"text": "Pictures at every step", "step": 0, "of": 0, "left": ""}}

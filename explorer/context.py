@@ -50,6 +50,7 @@ class Context:
     worker: Worker = field(default_factory=Worker)
     _models: OrderedDict[str, OpenModel] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turns: dict[str, threading.Lock] = field(default_factory=dict)
 
     def model(self, name: str) -> OpenModel:
         """The model of that name, opened if need be; structure and scores only, no torch.
@@ -58,12 +59,25 @@ class Context:
             ModelError: it cannot be opened.
         """
         with self._lock:
-            if name not in self._models:
-                self._models[name] = self._open(name)
+            if name in self._models:
+                self._models.move_to_end(name)
+                return self._models[name]
+        with self._turn(name):
+            try:
+                found = self._models.get(name) or self._open(name)
+            except EngineError:
+                self._turns.pop(name, None)
+                raise
+            with self._lock:
+                self._models[name] = found
                 while len(self._models) > OPEN_MODELS:
                     self._models.popitem(last=False)
-            self._models.move_to_end(name)
-            return self._models[name]
+            return found
+
+    def _turn(self, name: str) -> threading.Lock:
+        """Opening takes seconds, during which others' models must be at hand: so a lock per name."""
+        with self._lock:
+            return self._turns.setdefault(name, threading.Lock())
 
     def _open(self, name: str) -> OpenModel:
         from engine.models.structure import read_structure
@@ -81,7 +95,7 @@ class Context:
         from engine.providers.files import find_scores
 
         model = self.model(name)
-        with self._lock:
+        with self._turn(name):
             model.backend.scores = find_scores(model.structure)
             again = opened_with(model.backend)
             model.overlays, model.graph = again.overlays, again.graph

@@ -22,6 +22,7 @@ from engine.core.record import Scores
 from engine.core.sizes import full_bytes, recipe_bytes
 from engine.providers.table import IMAGE_MSE, damage_table
 from explorer.gauge import Gauge, extrapolated, gauge_of
+from explorer.kept import Kept
 from explorer.overlays import TITLES
 from explorer.wording import inside, megabytes
 
@@ -29,6 +30,8 @@ PREFERRED = ("predictor", "measured", "weight-error")
 BLIND = "none"
 BLIND_TITLE = "No scores, sizes alone"
 TIME_LIMIT_S = 4.0
+PROBLEMS_KEPT, ANSWERS_KEPT = 16, 256  # per model; a problem takes half a megabyte on the smallest
+Asked = tuple[str, tuple[tuple[str, Option], ...]]  # provider and pinned layers
 LIVE = "lagrangian"
 DEFAULT_ALLOCATOR = "knapsack"
 ALLOCATOR_TITLES = {
@@ -50,7 +53,7 @@ class Answer:
     quality: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Decider:
     """The decisions of one model; solved problems are kept, so that asking twice costs nothing.
 
@@ -64,9 +67,9 @@ class Decider:
     scores: Mapping[str, Scores]
     working: Callable[[], int] = lambda: 0
     _tables: dict[str, Scores] = field(default_factory=dict)
-    _problems: dict[tuple[str, tuple[tuple[str, Option], ...]], Problem] = field(default_factory=dict)
-    _paths: dict[tuple[str, tuple[tuple[str, Option], ...]], Path] = field(default_factory=dict)
-    _answers: dict[tuple[object, ...], Allocation] = field(default_factory=dict)
+    _problems: Kept[Asked, Problem] = field(default_factory=lambda: Kept(PROBLEMS_KEPT))
+    _paths: Kept[Asked, Path] = field(default_factory=lambda: Kept(PROBLEMS_KEPT))
+    _answers: Kept[tuple[object, ...], Allocation] = field(default_factory=lambda: Kept(ANSWERS_KEPT))
 
     # --- what there is to choose from ----------------------------------------------------------------------------
 
@@ -129,16 +132,17 @@ class Decider:
             InputError: protected layers hold an option that is never allocated.
         """
         key = (provider, tuple(sorted(pinned.items())))
-        if key not in self._problems:
+        found = self._problems.get(key)
+        if found is None:
             table = self.table(provider)
             beyond = extrapolated(table)
             if beyond:
                 kept = {c: {o: d for o, d in row.items() if o not in beyond.get(c, ())}
                         for c, row in table.layers.items()}
                 table = replace(table, layers={c: kept[c] or row for c, row in table.layers.items()})
-            self._problems[key] = layer_problem(self.structure, table, full_bytes(self.structure),
-                                                Limits(pinned=dict(pinned)))
-        return self._problems[key]
+            found = self._problems.put(key, layer_problem(self.structure, table, full_bytes(self.structure),
+                                                          Limits(pinned=dict(pinned))))
+        return found
 
     def path(self, provider: str, pinned: Mapping[str, Option]) -> Path:
         """Every budget's best recipe, each in about a millisecond.
@@ -147,9 +151,7 @@ class Decider:
             InputError: see `problem`.
         """
         key = (provider, tuple(sorted(pinned.items())))
-        if key not in self._paths:
-            self._paths[key] = lagrangian_path(self.problem(provider, pinned))
-        return self._paths[key]
+        return self._paths.get(key) or self._paths.put(key, lagrangian_path(self.problem(provider, pinned)))
 
     # --- answers -------------------------------------------------------------------------------------------------
 
@@ -169,13 +171,13 @@ class Decider:
         source = ALLOCATORS[allocator].provider or provider
         settings = settings or Settings(time_limit_s=TIME_LIMIT_S)
         key = (source, allocator, budget, tuple(sorted(pinned.items())), settings)
-        if key not in self._answers:
+        found = self._answers.get(key)
+        if found is None:
             if budget > full_bytes(self.structure):
                 bits_budget(8 * budget / self._weights, self.structure)  # its sentence
             problem = self.problem(source, pinned).with_budget(budget)
-            self._answers[key] = (self.path(source, pinned).at(budget) if allocator == LIVE
-                                  else allocate(problem, allocator, settings))
-        found = self._answers[key]
+            found = self._answers.put(key, self.path(source, pinned).at(budget) if allocator == LIVE
+                                      else allocate(problem, allocator, settings))
         damage = self.damage(provider, found.recipe.options)
         return Answer(found, damage if damage is not None else found.cost,
                       self.gauge(provider).text(damage) if damage is not None else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from explorer.context import sentence
 from explorer.decide import ALLOCATOR_TITLES, DEFAULT_ALLOCATOR, Decider, pins_of
 from explorer.forecasts import Forecaster
 from explorer.insight import chosen_figure
+from explorer.kept import Kept
 from explorer.panels.decide import CHART, PANE
 from explorer.pareto import (
     Series,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 Update = dict[Any, Any]
 MODELS_KEPT = 3
 SERIES_KEPT = 24
+SESSIONS_KEPT = 1000
 
 
 class Deciding:
@@ -48,8 +51,10 @@ class Deciding:
         self.wiring = wiring
         self.panel = wiring.parts.views.decide
         self.forecaster = Forecaster()
-        self._deciders: dict[str, Decider] = {}
-        self._series: dict[tuple[object, ...], list[Series]] = {}
+        self._deciders: Kept[str, Decider] = Kept(MODELS_KEPT)
+        self._series: Kept[tuple[object, ...], list[Series]] = Kept(SERIES_KEPT)
+        self._drawings: Kept[str, int] = Kept(SESSIONS_KEPT)  # session -> its newest drawing
+        self._numbers = itertools.count()
 
     # --- what is asked -------------------------------------------------------------------------------------------
 
@@ -58,10 +63,8 @@ class Deciding:
         model = self.wiring.handlers.context.model(name)
         found = self._deciders.get(name)
         if found is None or found.scores is not model.backend.scores:
-            self._deciders[name] = found = Decider(model.structure, model.backend.scores,
-                                                            partial(peak_of, name, model.structure.precision_bits))
-            while len(self._deciders) > MODELS_KEPT:
-                self._deciders.pop(next(iter(self._deciders)))
+            found = self._deciders.put(name, Decider(model.structure, model.backend.scores,
+                                                     partial(peak_of, name, model.structure.precision_bits)))
         return found
 
     def asked(self, state: ViewState, value: Mapping[str, Any]) -> tuple[Decider, str, str, dict[str, Option]]:
@@ -141,8 +144,8 @@ class Deciding:
         if state is None or not value.get("seen"):
             return {p.chart: gr.skip()}
         decider, provider, allocator, pinned = self.asked(state, value)
-        series = self._series.get(self._key(state, provider, allocator, pinned))
-        if series is None:
+        series = self._series.get(self._key(decider, provider, allocator, pinned))
+        if series is None:  # `drawing` is at it, and is followed itself
             return {p.chart: gr.skip()}
         return {p.chart: self._figure(state, decider, provider, series), p.chosen: self._chosen(state, decider)}
 
@@ -156,24 +159,27 @@ class Deciding:
             return {graph: gr.skip()}
         return {graph: {"forecast": found, "rev": next(self.wiring.revisions)}}
 
-    def drawing(self, state: ViewState | None, value: Mapping[str, Any]) -> Iterator[Update]:
-        """The chart: the allocator's own line first, uniform recipes and trials with it, then the baselines."""
+    def drawing(self, state: ViewState | None, value: Mapping[str, Any], request: gr.Request) -> Iterator[Update]:
+        """The chart: the allocator's own line first, uniform recipes and trials with it, then the baselines; until the
+        same viewer asks for another."""
         if state is None or not value.get("seen", True):
             return
+        session, number = request.session_hash or "", next(self._numbers)
+        self._drawings.put(session, number)
         decider, provider, allocator, pinned = self.asked(state, value)
-        key = self._key(state, provider, allocator, pinned)
+        key = self._key(decider, provider, allocator, pinned)
         series = self._series.get(key)
         try:
             if series is None:
                 series = [allocated(decider, provider, allocator, pinned), *uniforms(decider, provider)]
                 trials = measured(decider, provider, measured_of(decider.structure))
                 series += [trials] if trials else []
-                yield {self.panel.chart: self._figure(state, decider, provider, series)}
+                if self._drawings.get(session) == number:
+                    yield {self.panel.chart: self._figure(state, decider, provider, series)}
                 series += baselines(decider, provider, allocator, pinned)
-                self._series[key] = series
-                while len(self._series) > SERIES_KEPT:
-                    self._series.pop(next(iter(self._series)))
-            yield {self.panel.chart: self._figure(state, decider, provider, series)}
+                self._series.put(key, series)
+            if self._drawings.get(session) == number:
+                yield {self.panel.chart: self._figure(state, decider, provider, series)}
         except EngineError:  # said by `planned`: protected layers leave nothing to choose
             yield {self.panel.chart: gr.update(visible=False)}
 
@@ -202,8 +208,9 @@ class Deciding:
         axis, up = axis_of(decider, provider)
         return gr.update(value=pareto_figure(series[0], series[1:], here, axis, up), visible=True)
 
-    def _key(self, state: ViewState, provider: str, allocator: str, pinned: Mapping[str, Option]) -> tuple[object, ...]:
-        return state.model, provider, allocator, tuple(sorted(pinned.items()))
+    def _key(self, decider: Decider, provider: str, allocator: str, pinned: Mapping[str, Option]) -> tuple[object, ...]:
+        """What a chart is of: other scores come with another decider, other trials with their number."""
+        return decider, len(measured_of(decider.structure)), provider, allocator, tuple(sorted(pinned.items()))
 
     # --- connections ---------------------------------------------------------------------------------------------
 
@@ -220,11 +227,13 @@ class Deciding:
         w, p, parts = self.wiring, self.panel, self.wiring.parts
         ask = [parts.state, p.pane]
         pictures: tuple[Any, ...] = ([parts.state, parts.views.against], parts.views.pane)
+        seen = f"(state, value) => [state, {{ ...value, seen: QS.seen('{CHART}') }}]"
         in_sight = f"(state, value) => [state, {{ ...value, seen: QS.seen('{PANE}') }}]"
         for event, js in ((p.tab.select, None), (p.pane.choose, None), *((e.then, in_sight) for e in opened)):
             planned = event(self.planned, ask, [p.pane, p.said], **quiet)
             planned.then(self.described, ask, [p.about, p.chosen], **quiet, js=js)
-            planned.then(self.drawing, ask, p.chart, **quiet, js=js)
+            drawn = planned.then(self.drawing, ask, p.chart, **quiet, js=js)
+            drawn.then(self.followed, ask, [p.chart, p.chosen], **quiet, js=seen)  # edits since it began
         for trigger, change in ((p.pane.decide, self.decided), (p.pane.point, self.pointed)):
             source = [parts.state, p.pane, parts.graph]
             painted = trigger(w.ahead(change), source, None, **quiet).then(w.editing(change), source, list(w.painting),
@@ -236,8 +245,7 @@ class Deciding:
             event.then(self.forecast, parts.state, parts.graph, **quiet)
         for painted in changed:
             painted.then(self.forecast, parts.state, parts.graph, **quiet)
-            painted.then(self.followed, ask, [p.chart, p.chosen], **quiet,
-                         js=f"(state, value) => [state, {{ ...value, seen: QS.seen('{CHART}') }}]")
+            painted.then(self.followed, ask, [p.chart, p.chosen], **quiet, js=seen)
 
 
 def refusal(error: EngineError) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import Cancelled, EngineError, InputError
+from engine.core.files import typed_path
 from engine.core.recipe import Recipe
 from explorer.backend import LiveBackend, Progress
 from explorer.context import OpenModel, sentence
@@ -87,7 +87,7 @@ def _refuse(model: OpenModel, plan: ExportPlan, directory: str) -> None:
 def _work(backend: Any, recipe: Recipe, name: str, directory: str) -> Callable[[Any], Iterator[Any]]:
     def run(cancel: Any) -> Iterator[Any]:
         yield from (e for e in backend.load(cancel) if isinstance(e, Progress))
-        yield from backend.export(recipe, name, Path(directory.strip()).expanduser(), cancel)
+        yield from backend.export(recipe, name, typed_path(directory.strip(), InputError), cancel)
     return run
 
 

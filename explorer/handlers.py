@@ -59,6 +59,7 @@ from explorer.url import pack_options, pack_rest, pack_settings, unpack_options,
 from explorer.worker import Waiting
 
 MAX_GRID = 64
+TOASTS = 4
 MAX_LOADS = 50  # recipe files per viewer of a public page
 
 
@@ -191,8 +192,10 @@ class Handlers:
             gr.Warning(f"{sentence(error).partition(' Use transfer')[0]} Load the file once more to apply it all the "
                        f"same, by layer name.")
             return replace(state, refused=name)
-        for line in taken:
+        for line in taken[:TOASTS]:
             gr.Info(line)
+        if len(taken) > TOASTS:
+            gr.Info(f"And {len(taken) - TOASTS} more such lines; the graph shows what every layer has.")
         return edited(replace(state, refused=""), of_recipe(model.order, recipe), f"loaded {name}")
 
     def _protected_layers(self, state: ViewState, model: OpenModel) -> set[str]:

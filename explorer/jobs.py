@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import engine
-from engine.core.errors import InputError
+from engine.core.errors import EngineError, InputError
 
 NICE = 15
 LINES_KEPT = 40
@@ -61,6 +62,7 @@ class Job:
         model: the model's name, as the page knows it.
         file: the study file it reads or writes; None where it needs none.
         process: the child.
+        then: called once it has ended well, before it is said to have ended, whoever looks on.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class Job:
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
     output: str = ""
     first: tuple[float, float] | None = None  # when counting began, and at which count
+    then: Callable[[], object] | None = None
 
     def follow(self) -> None:
         """Start the threads that read what it says; they end with it."""
@@ -102,6 +105,9 @@ class Job:
         self.process.wait()
         for reader in readers:
             reader.join()
+        if self.then and self.process.returncode == 0:
+            with suppress(EngineError):  # whoever opens what it wrote is told what is wrong with it
+                self.then()
         self.ended = time.monotonic()
 
     def stop(self) -> None:
@@ -169,8 +175,9 @@ class Jobs:
         self.current: Job | None = None
         atexit.register(self.stop)
 
-    def start(self, kind: str, model: str, file: Path | None, arguments: Sequence[str]) -> Job:
-        """Begin `python -m engine KIND ARGUMENTS`.
+    def start(self, kind: str, model: str, file: Path | None, arguments: Sequence[str],
+              then: Callable[[], object] | None = None) -> Job:
+        """Begin `python -m engine KIND ARGUMENTS`; `then` as of `Job`.
 
         Raises:
             InputError: another job is running.
@@ -179,13 +186,13 @@ class Jobs:
             if self.current is not None and self.current.ended is None:
                 of = self.current.file.name if self.current.file else self.current.model
                 raise InputError(f"A {self.current.kind} is running already ({of}); let it finish or cancel it.")
-            self.current = Job(kind, model, file, spawn([kind, *arguments, "--json", "--progress"]))
+            self.current = Job(kind, model, file, spawn([kind, *arguments, "--json", "--progress"]), then=then)
             self.current.follow()
             return self.current
 
-    def stop(self) -> None:
-        """Cancel what is running."""
-        if self.current is not None and self.current.ended is None:
+    def stop(self, *kinds: str) -> None:
+        """Cancel what is running, if it is of one of these kinds (none named: whatever it is)."""
+        if self.current is not None and self.current.ended is None and (not kinds or self.current.kind in kinds):
             self.current.stop()
 
     def standing(self) -> Standing:

@@ -51,7 +51,7 @@ class Kernels:
         """Where it stands; the clock stops with it, and the table shows what was found."""
         p, standing, job = self.panel, self.jobs.standing(), self.jobs.current
         if standing.kind != KIND or job is None:
-            return {p.timer: gr.Timer(active=False)}
+            return {p.bar: {"running": False}, p.timer: gr.Timer(active=False)}
         if standing.result:
             self.found[job.model] = standing.result
         return {p.bar: bar_value(standing), p.timer: gr.Timer(active=standing.running), **self.shown(state)}
@@ -69,7 +69,7 @@ class Kernels:
 
     def cancelled(self) -> None:
         """The cancel button."""
-        self.jobs.stop()
+        self.jobs.stop(KIND)
 
     def connect(self, opened: Sequence[Any], quiet: Mapping[str, Any]) -> None:
         """Register the events; `opened` are the models once shown."""

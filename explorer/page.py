@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.state_holder import SessionState
 
 from engine.core.placement import PLAIN, Placement
 from explorer.context import Context
@@ -15,6 +16,12 @@ from explorer.server import Binding, build_app
 from explorer.theme import build_theme, page_css
 from explorer.wiring import Parts, Wiring
 
+# A page holds one place of Gradio's queue for as long as it is open (`Wiring.present`), and who waits for the device
+# waits in a thread: Gradio's 40 of both would be all the viewers a server can have.
+PLACES = 1000
+SESSIONS = 300  # megabytes each; the one that was away longest goes first
+# Gradio takes a page whose connection broke once for closed, and drops its state an hour after the last change.
+KEPT_S = 7 * 24 * 3600
 # As high as the window leaves: the mixer and the legend stay on the first screen.
 GRAPH_HEIGHT = "clamp(330px, calc(100vh - 446px), 720px)"
 
@@ -41,5 +48,8 @@ def build(model: str, bound: Binding, placement: Placement = PLAIN) -> Any:
         parts = Parts(gr.State(None), top, form, tabs, graph, mixer,
                       gr.Textbox(visible="hidden", elem_id="download"))
         Wiring(handlers, parts).connect(page)
+    page.max_threads = PLACES
     page.queue(default_concurrency_limit=16)
+    page.state_session_capacity = SESSIONS
+    SessionState.STATE_TTL_WHEN_CLOSED = KEPT_S
     return build_app(page, bound, theme=build_theme(), css=page_css())

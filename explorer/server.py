@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.core.errors import InputError
 
-MAX_UPLOAD_BYTES = 8_000_000
+MAX_UPLOAD_BYTES = 2_000_000  # recipes of 800 layers take a tenth; every viewer's edits wait while one is read
 MAX_BODY_BYTES = 16_000_000
 SPACE_PORT = 7860
 HUB_ORIGIN = "https://huggingface.co"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import gradio as gr
 
 from engine.cli.fit import ADDITIVE
 from engine.core.errors import EngineError, InputError
+from engine.core.files import typed_path
 from engine.core.places import assets_dir
 from explorer.charts import GREY, METHOD_STYLE, styled
 from explorer.context import OpenModel, sentence
@@ -37,6 +39,7 @@ DEFAULT_METRIC = "psnr"
 PRESET_STYLE = {"paper-6": (METHOD_STYLE["uaq"][0], "circle"), "wide": ("#E69F00", "diamond")}
 OTHER_STYLE = ("#009E73", "square")
 NEW = "A new study"
+KINDS = ("study", "fit")  # of jobs
 
 
 class Studying:
@@ -76,8 +79,9 @@ class Studying:
         p = self.panel
         if state is None or not file:
             return {p.about: ""}
-        path, structure = Path(file).expanduser(), self._model(state).structure
+        structure = self._model(state).structure
         try:
+            path = typed_path(file, InputError)
             self._check_offered(state, path)
             if not path.exists():
                 return self._emptied(f"Nothing is measured yet; {path.name} begins with the first trial.")
@@ -111,8 +115,9 @@ class Studying:
         return self.chosen(state, file, metric, formula) if seen else {self.panel.about: gr.skip()}
 
     def _sized(self, state: ViewState | None, file: str | None) -> Update:
-        p, path = self.panel, Path(file or "").expanduser()
+        p = self.panel
         try:
+            path = typed_path(file or "", InputError)
             if state:
                 self._check_offered(state, path)
             view = study_view(path, self._model(state).structure) if state else None
@@ -155,7 +160,8 @@ class Studying:
             study_view(path, self._model(state).structure)
             words = [str(path), "--model", state.model, f"--formula={formula.strip()}",
                      *(["--kinds", *ADDITIVE] if kinds == "additive" else [])]
-            self.jobs.start("fit", state.model, path, words)
+            self.jobs.start("fit", state.model, path, words,
+                            then=partial(self.wiring.handlers.context.refreshed, state.model))
         return self._begun(state, file, begin)
 
     def _begun(self, state: ViewState | None, file: str | None, begin: Callable[[ViewState, Path], None]) -> Update:
@@ -166,7 +172,7 @@ class Studying:
             self.wiring.handlers.context.bound.require_own("run studies and fits")
             if not file:
                 raise InputError("Choose a study file first.")
-            begin(state, Path(file).expanduser())
+            begin(state, typed_path(file, InputError))
         except EngineError as error:
             if self.jobs.standing().running:  # its bar stays
                 gr.Warning(sentence(error))
@@ -188,16 +194,15 @@ class Studying:
     def watched(self, state: ViewState | None, file: str | None, metric: str | None, formula: str) -> Update:
         """The chosen study while it grows, where its chart is seen."""
         job = self.jobs.current
-        if job is None or job.kind != "study" or not file or job.file != Path(file).expanduser():
+        if job is None or job.kind != "study" or file != str(job.file):
             return {self.panel.about: gr.skip()}
         return self.viewed(state, file, metric, formula)
 
     def ended(self, state: ViewState | None) -> Update:
-        """A fit has ended: what it found, in words; its scores are taken up by the page."""
+        """A fit has ended: what it found, in words."""
         job, standing = self.jobs.current, self.jobs.standing()
         if job is None or state is None or standing.kind != "fit" or not standing.result:
             return {self.panel.fitted: gr.skip()}
-        self.wiring.handlers.context.refreshed(job.model)
         return {self.panel.fitted: fit_text(standing.result)}
 
     def adopted(self, state: ViewState | None) -> Update:
@@ -209,7 +214,7 @@ class Studying:
 
     def cancelled(self) -> None:
         """The cancel button."""
-        self.jobs.stop()
+        self.jobs.stop(*KINDS)
 
     # --- connections ---------------------------------------------------------------------------------------------
 
@@ -244,7 +249,7 @@ class Studying:
         done = p.bar.done(self.ended, parts.state, p.fitted, **quiet)
         done.then(self.viewed, ask, view, **quiet)
         adopted = done.then(self.adopted, parts.state, parts.graph, **quiet)
-        adopted.then(self.wiring.shown_again, parts.state, parts.graph, **quiet)
+        adopted.then(self.wiring.repainted, parts.state, parts.graph, **self.wiring.turns)
 
 
 # --- words and figures ---------------------------------------------------------------------------------------------
@@ -256,16 +261,17 @@ def writable(path: Path, own: Path) -> Path:
     Raises:
         InputError: the copy cannot be made.
     """
-    if not _shipped(path):
-        path.parent.mkdir(parents=True, exist_ok=True) if path == own else None
+    shipped = _shipped(path)
+    if not shipped and path != own:
         return path
     try:
         own.parent.mkdir(parents=True, exist_ok=True)
-        if not own.exists():
+        if shipped and not own.exists():
             shutil.copyfile(path, own)
     except OSError as failure:
-        raise InputError(f"{path.name} is shipped and stays as it is, and it cannot be copied to {own} "
-                         f"({failure.strerror or failure}); make room there, or name another file.") from None
+        what = f"{path.name} is shipped and stays as it is, and it cannot be copied to {own}" if shipped else \
+            f"{own.parent} cannot be made"
+        raise InputError(f"{what} ({failure.strerror or failure}); make room there, or name another file.") from None
     return own
 
 

@@ -26,6 +26,7 @@ from explorer.deciding import Deciding
 from explorer.exporting import Exporting
 from explorer.graphview.card import view_value
 from explorer.graphview.components import BitMixer, BlockGraph
+from explorer.gridding import Gridding
 from explorer.handlers import Handlers
 from explorer.inputs import inputs_value
 from explorer.insighting import Insighting
@@ -43,7 +44,8 @@ Update = dict[Any, Any]
 HISTORY_SHOWN = 40
 PINS = "pins"
 GRID_ROWS = 4
-PRESENCE_S = 60.0
+AWAY = "This page was away for too long; reload it. Its address holds the recipe."
+PRESENCE_S = 10.0  # what a page that was closed still holds its place for
 # Every trigger runs, in order of arrival, and nothing flickers while it does.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": None,
                          "api_visibility": "private"}
@@ -75,6 +77,7 @@ class Wiring:
         self.turns: dict[str, Any] = {**self.quiet, "concurrency_limit": 1, "concurrency_id": "state"}
         self.analyse = AnalyseWiring(parts.views.analyse, self, self.quiet)
         self.jobs = Jobs()
+        self.grids = Gridding(self)
         self.shown: dict[str, Any] = {}  # session -> what its compare pane was last asked to show
         # From the clock, so that a page that outlives the server takes the next server's values too.
         self.revisions = itertools.count(time.time_ns() // 1_000_000)
@@ -168,6 +171,15 @@ class Wiring:
         """The graph's value after another graph was sent."""
         return {self.parts.graph: self.painted(state)[self.parts.graph] if state else gr.skip()}
 
+    def repainted(self, state: ViewState | None) -> Update:
+        """The graph's value once more, colours and all; what the page did since stays."""
+        return {self.parts.graph: self.painted(state, state.edit)[self.parts.graph] if state else gr.skip()}
+
+    def gone(self) -> Update:
+        """The state was dropped: the server started anew, or others have come since."""
+        gr.Warning(AWAY)
+        return {self.parts.state: gr.skip()}
+
     def loading(self, state: ViewState | None, request: gr.Request) -> Iterator[Update]:
         """The weights behind the graph."""
         pane = self.parts.views.pane
@@ -195,8 +207,8 @@ class Wiring:
         Without a change the event is the page's own gesture; its answer must not take back what was done since.
         """
         def run(state: ViewState | None, value: Any, page: dict[str, Any]) -> Update:
-            if state is None:  # the page has not been told what it shows
-                return {self.parts.state: None}
+            if state is None:
+                return self.gone()
             new = state
             try:
                 new = seen = self.handlers.released(state, page)
@@ -228,15 +240,20 @@ class Wiring:
             wanted = (state.model, state.options, state.settings, against, state.pins if against == PINS else None)
             if not always and self.shown.get(session) == wanted:
                 return
-            self.shown[session] = wanted
-            for value in self.handlers.compared(state, against, session):
-                yield {self.parts.views.pane: value}
+            self.shown[session], came = wanted, False
+            try:
+                for value in self.handlers.compared(state, against, session):
+                    came = came or "a" in value
+                    yield {self.parts.views.pane: value}
+            finally:
+                if not came and self.shown.get(session) == wanted:  # refused, failed or cancelled: asked again, made
+                    self.shown.pop(session)
         return run
 
     def formed(self, state: ViewState | None, *form: Any) -> Update:
         """What the prompt box says becomes part of the state and the address."""
         if state is None:
-            return {self.parts.state: None}
+            return self.gone()
         state = replace(state, settings=settings_from(*form))
         return {self.parts.state: state,
                 self.parts.graph: {"address": self.handlers.address(state), "rev": next(self.revisions)}}
@@ -256,7 +273,7 @@ class Wiring:
         traced = p.header.model.input(self.tracing, p.header.model, None, **self.quiet)
         for event in (page.load(self.arriving(), arrival, opened, **self.turns),
                       traced.then(self.arriving("chosen"), arrival, opened, **self.turns)):
-            shown = event.then(self.shown_again, p.state, p.graph, **self.quiet)
+            shown = event.then(self.shown_again, p.state, p.graph, **self.turns)
             switched.append(shown)
             loaded = shown.then(self.loading, p.state, v.pane, **self.quiet)
             offered = loaded.then(self.offering, p.state, list(self.offered_outputs), **self.quiet)
@@ -287,6 +304,7 @@ class Wiring:
         studying.connect(switched, self.quiet)
         Insighting(self).connect([*looked, *changed, *switched], self.quiet)
         self._connect_pictures()
+        self.grids.connect(self.quiet)
         Exporting(self).connect(self.quiet)
         Kernels(self).connect(switched, self.quiet)
         self.analyse.connect()
@@ -296,7 +314,7 @@ class Wiring:
     def _connect_browser(self, page: gr.Blocks) -> None:
         """What happens in the browser alone, or ends there; the scripts are in assets/ui."""
         p = self.parts
-        p.header.save.click(self.handlers.saved, p.state, p.download, **self.quiet)
+        p.header.save.click(self.saved, p.state, p.download, **self.quiet)
         p.download.change(None, p.download, None, js="(text) => { QS.saveFile(text); }")
         p.header.theme.click(None, None, None, js="() => { QS.toggleTheme(); }")
         p.header.help.click(None, None, None, js="() => { QS.showHelp(); }")
@@ -316,17 +334,22 @@ class Wiring:
         for event in asked:
             event.then(self.picturing(always=True), *pictures, **self.quiet)
         v.against.input(self.picturing(), *pictures, **self.quiet)
-        for event in (v.pane.cancel, v.grid.cancel):
-            event(self.cancelled, None, None, **self.quiet)
+        v.pane.cancel(self.cancelled, None, None, **self.quiet)
         v.pane.region(self.restoring, [p.state, v.pane, v.against], [v.restore, v.pane], **self.quiet)
-        place = [p.state, v.grid, v.grid_prompts, v.grid_columns]
-        v.grid.open(lambda: gr.Tabs(selected="compare"), None, v.tabs, **self.quiet)
-        v.grid.open(self.opening, place, v.pane, **self.quiet)
-        v.grid_make.click(self.gridding, [p.state, v.grid_prompts, v.grid_columns], v.grid, **self.quiet)
 
-    def restoring(self, state: ViewState, value: dict[str, Any], against: str, request: gr.Request) -> Iterator[Update]:
+    def saved(self, state: ViewState | None) -> Update:
+        """The recipe as a file for the browser to save."""
+        if state is None:
+            gr.Warning(AWAY)
+        return {self.parts.download: self.handlers.saved(state) if state else gr.skip()}
+
+    def restoring(self, state: ViewState | None, value: dict[str, Any], against: str,
+                  request: gr.Request) -> Iterator[Update]:
         """A region of the difference map was clicked: rank the blocks that would repair it."""
         v = self.parts.views
+        if state is None:
+            gr.Warning(AWAY)
+            return
         if against != "full":
             gr.Warning("What to restore is ranked against full precision; choose Full precision | this recipe.")
             return
@@ -336,25 +359,10 @@ class Wiring:
             else:
                 yield {v.pane: event}
 
-    def gridding(self, state: ViewState, prompts: str, columns: list[str], request: gr.Request) -> Iterator[Update]:
-        """Make the grid, column by column."""
-        for value in self.handlers.grid(state, prompts, columns, request.session_hash or ""):
-            yield {self.parts.views.grid: value}
-
-    def opening(self, state: ViewState, value: dict[str, Any], prompts: str, columns: list[str],
-                request: gr.Request) -> Iterator[Update]:
-        """A picture of the grid was clicked: it is compared with full precision in the first tab."""
-        picked = self.handlers.picked(state, value.get("open"), prompts, columns)
-        if picked:
-            session = request.session_hash or ""
-            self.shown.pop(session, None)  # the pane will show something else than the recipe
-            for value in self.handlers.compared(picked, "full", session):
-                yield {self.parts.views.pane: value}
-
     def selecting(self, state: ViewState | None, value: dict[str, Any]) -> Update:
         """Selection changed: the block tab follows."""
         if state is None:
-            return {self.parts.state: None}
+            return self.gone()
         state = self.handlers.looked(state, value)
         return {self.parts.state: state, **self.block(state)}
 
@@ -374,12 +382,13 @@ class Wiring:
             yield None
 
     def cancelled(self, request: gr.Request) -> None:
-        """The cancel button of the pane or grid."""
+        """The cancel button of the pane."""
         self.handlers.context.worker.cancel(request.session_hash or "")
 
     def left(self, request: gr.Request) -> None:
         """The tab was closed: its jobs stop."""
         self.cancelled(request)
         self.analyse.cancelled(request)
+        self.grids.left(request)
         self.shown.pop(request.session_hash or "", None)
         self.handlers.loads.pop(request.session_hash or "", None)

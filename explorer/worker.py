@@ -35,6 +35,13 @@ class Job:
     started: threading.Event = field(default_factory=threading.Event)
     results: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
 
+    def drop(self) -> None:
+        """End it before it began, so that whoever reads its results waits no longer."""
+        self.cancel.set()
+        self.results.put(Cancelled("Cancelled before it began."))
+        self.results.put(_END)
+        self.started.set()
+
     def run(self) -> None:
         """Drain the generator into the results; errors travel as values and are raised at the reader."""
         self.started.set()
@@ -74,10 +81,18 @@ class Worker:
         with self._condition:
             self._cancel_of(owner)
 
+    def busy(self, owner: str) -> bool:
+        """Whether a job of this owner waits or runs, and was not cancelled."""
+        with self._condition:
+            jobs = [*self._jobs, *([self._current] if self._current else [])]
+            return any(j.owner == owner and not j.cancel.is_set() for j in jobs)
+
     def _cancel_of(self, owner: str) -> None:
-        for job in [*self._jobs, *([self._current] if self._current else [])]:
-            if job.owner == owner:
-                job.cancel.set()
+        for job in [j for j in self._jobs if j.owner == owner]:
+            self._jobs.remove(job)
+            job.drop()
+        if self._current and self._current.owner == owner:
+            self._current.cancel.set()
 
     def ahead(self, job: Job) -> int:
         """Live jobs that run before this one."""

@@ -62,9 +62,9 @@
       // Each answer counts once: a framework may hand the same one over again, after the viewer went on editing.
       if (value.rev && value.rev <= this.rev) return false;
       if (this.base) {
-        this.held = value;
+        this.held = { ...this.held, ...value };
         return true;
-      } // mid-gesture: wait for its end
+      } // mid-gesture: they wait for its end, each with what the ones after it are silent about
       const late = value.edit !== undefined && value.edit !== null && value.edit < this.edit;
       if (value.options && !late) this.options = { ...value.options };
       if (value.inputs && !late) this.inputs = { ...value.inputs };

@@ -13,6 +13,23 @@ from engine.core.errors import EngineError
 MAX_JSON_BYTES = 8_000_000
 
 
+def typed_path(text: str, error: type[EngineError]) -> Path:
+    """A path that somebody typed, `~` taken for a home; whether there is anything is for the caller to ask.
+
+    Raises:
+        EngineError: of the given kind; nothing on this machine can lie there, or it may not be looked at.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, RuntimeError, ValueError) as failure:
+        why = getattr(failure, "strerror", None) or str(failure)
+        raise error(f"{text[:60]!r} cannot be a path on this machine ({why.rstrip('.')}).") from None
+    return path
+
+
 def read_json(path: str | os.PathLike[str], error: type[EngineError], max_bytes: int = MAX_JSON_BYTES) -> Any:
     """The JSON value in a file.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import ModelError
-from engine.core.files import read_json
+from engine.core.files import read_json, typed_path
 from engine.models.catalog import MODELS, ModelRow, cached_snapshot, local_directory
 from engine.models.checkpoint import PICKLES
 
@@ -54,9 +54,7 @@ def resolve(name: str | os.PathLike[str]) -> Source:
     if text in MODELS:
         row = MODELS[text]
         return Source(text, row=row, directory=local_directory(row), hub_id=row.source)
-    path = Path(text).expanduser()
-    if "\0" in text or len(text) > 4096:
-        raise ModelError(f"{text[:60]!r} is no model: expected {EXPECTED}.")
+    path = typed_path(text, ModelError)
     if path.is_dir():
         return Source(text, directory=_pipeline_directory(path))
     if path.is_file():

@@ -175,12 +175,12 @@ class AnalyseWiring:
         """New scores: overlays, figures and graph follow; graph and value as two answers, see `Wiring.opened`."""
         p = self.page.parts
         graph = done.then(self.refreshed, p.state, p.graph, **self.quiet)
-        graph.then(self.page.shown_again, p.state, p.graph, **self.quiet)
+        graph.then(self.page.repainted, p.state, p.graph, **self.page.turns)
 
     def refreshed(self, state: Any) -> dict[Any, Any]:
         """The graph with what was written since it was sent."""
         graph = self.page.parts.graph
-        return {graph: gr.update(graph=self.logic.context.refreshed(state.model).graph) if state else gr.skip()}
+        return {graph: gr.update(graph=self.logic.context.model(state.model).graph) if state else gr.skip()}
 
     # --- steps --------------------------------------------------------------------------------------------------
 

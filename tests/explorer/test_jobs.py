@@ -120,3 +120,24 @@ def test_words_of_kinds_are_the_kinds() -> None:
     from engine.analysis.fitting import NETWORKS as NETS
 
     assert KINDS == tuple(map(str, RECORDS)) and NETWORKS == tuple(map(str, NETS))
+
+
+def test_what_follows_a_job_is_done_before_it_is_said_to_have_ended() -> None:
+    seen: list[bool] = []
+    for code, expected in (("pass", [True]), ("raise SystemExit(2)", [])):
+        seen.clear()
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True)
+        job = Job("fit", "m", None, process)
+        job.then = lambda job=job: seen.append(job.ended is None)  # type: ignore[misc]
+        job.follow()
+        assert not ended(job).running and seen == expected
+
+
+def test_a_cancel_button_ends_jobs_of_its_own_kind_alone() -> None:
+    jobs, job = Jobs(), job_of("import time; time.sleep(60)")
+    jobs.current = job
+    jobs.stop("bench")
+    assert not job.cancelled
+    jobs.stop("study", "fit")
+    assert job.cancelled and not ended(job).running

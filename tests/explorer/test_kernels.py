@@ -83,4 +83,4 @@ def test_figures_belong_to_the_model_they_were_measured_on() -> None:
 
 def test_a_study_is_not_taken_for_a_measurement() -> None:
     answer: Any = kernels(Recorded(Standing("study", True, "Measuring"))).ticked(STATE)
-    assert set(answer) == {"timer"}
+    assert set(answer) == {"timer", "bar"} and answer["bar"] == {"running": False}

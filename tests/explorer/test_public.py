@@ -85,7 +85,7 @@ def test_studies_and_fits(run: Callable[..., Any]) -> None:
 def test_a_fit_of_the_page_fits_what_the_command_line_does(chosen: str, kinds: tuple[str, ...]) -> None:
     held, seen = handlers(LOCAL), []
     page = studying(held)
-    page.jobs = SimpleNamespace(standing=Idle().standing, current=None, start=lambda *job: seen.append(job))
+    page.jobs = SimpleNamespace(standing=Idle().standing, current=None, start=lambda *job, then: seen.append(job))
     with pytest.raises(AssertionError):  # nothing was really begun, so there is no job to show
         page.fitting(view(held), str(assets_dir() / "studies" / "emoji-unet.sqlite"), "psnr", chosen)
     parser = argparse.ArgumentParser()
