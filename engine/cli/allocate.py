@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.allocate.allocators import ALLOCATORS, Settings, allocate
 from engine.cli import pairs
+from engine.cli.opening import new_file
 from engine.core.errors import InputError
 
 PREFERRED = ("predictor", "measured", "weight-error")
@@ -51,6 +52,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.models.structure import read_structure
 
     structure = read_structure(args.model)
+    if args.bops and not args.activations:
+        raise InputError("--bops counts bits of weights and activations together; name activation widths with "
+                         "--activations, such as --activations 8 6 4.")
+    if args.out:
+        new_file(args.out)
     if not (args.size or args.fits) and args.bits is None and not (args.activations and args.bops):
         raise InputError("An allocation needs a budget: --bits, --size, --fits, or --activations with --bops.")
     scores = _scores(structure, ALLOCATORS[args.method].provider or args.provider, args.method)
@@ -68,11 +74,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "bound": answer.bound, "gap": answer.gap, "proved": answer.proved, "seconds": answer.seconds,
         "recipe": answer.recipe.hash, "out": args.out or "",
     }
-    known = "proved optimal" if answer.proved else f"within {100 * answer.gap:.2f} % of the bound"
     text = (f"{args.method} by {scores.provider}: {answer.bits_per_weight:.3f} bits per weight, "
             f"{answer.bytes / 1e6:.3f} MB of {problem.budget_bytes / 1e6:.3f} MB\n"
-            f"damage {answer.cost:.4g} ({scores.unit}), no recipe of this size is below {answer.bound:.4g}: {known}, "
-            f"{answer.seconds:.2f} s" + (f"\nrecipe {answer.recipe.hash} in {args.out}" if args.out else ""))
+            f"damage {answer.cost:.4g} ({scores.unit}), {pairs.bounded(answer)}, {answer.seconds:.2f} s"
+            f"\n{pairs.kept(answer, args.out)}")
     if args.beside:
         makers = _controls(args, structure, problem)
         text += "\n" + pairs.beside(makers, result, ("bits_per_weight", "bytes"), scores.provider)
@@ -111,8 +116,8 @@ def _working(model: str, structure: Any) -> int:
     from engine.models.working import working_memory
 
     found = working_memory(model, precision_bits=structure.precision_bits)
-    decoder = f"{found.decoder / 1e9:.2f} GB" if found.decoder else "not counted (its configuration is not here)"
-    print(f"Activations of one picture: denoiser with guidance {found.denoiser / 1e9:.2f} GB, decoding {decoder}.",
+    decoder = f"{found.decoder / 1e6:,.0f} MB" if found.decoder else "not counted (its configuration is not here)"
+    print(f"Activations of one picture: denoiser with guidance {found.denoiser / 1e6:,.0f} MB, decoding {decoder}.",
           file=sys.stderr)
     return found.peak
 
@@ -138,9 +143,9 @@ def _scores(structure: Any, wanted: str | None, method: str) -> Any:
         return blind_scores(structure)
     maker = _maker(wanted)
     raise InputError(f"There are no {wanted or ''}{' ' if wanted else ''}scores of {structure.model} for {method} "
-                     f"(at hand: {', '.join(found) or 'none'}); make them with sensitivity {structure.model} "
-                     f"--provider {maker}{'' if wanted and wanted.startswith(maker) else ', or with fit'}; --method "
-                     f"size-only and uniform need none.")
+                     f"(at hand: {', '.join(found) or 'none'}). --method size-only and uniform need none; with its "
+                     f"weights on this machine, sensitivity {structure.model} --provider {maker}"
+                     f"{'' if wanted and wanted.startswith(maker) else ', or a study and fit,'} makes them.")
 
 
 def _maker(wanted: str | None) -> str:

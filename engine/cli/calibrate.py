@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.cli.opening import opened, placement_arguments
+from engine.cli.opening import new_file, opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
 from engine.core.errors import InputError
@@ -61,12 +61,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.calibrate.outliers import outlier_scores
     from engine.calibrate.presets import save_preset
     from engine.core.recipe import load_recipe, save_recipe, sizes
+    from engine.models.structure import read_structure
     from engine.providers.files import save_scores, scores_path
 
     plan = plan_of(args)
-    model = opened(args)
+    new_file(args.out)
     allocation = load_recipe(args.recipe) if args.recipe else preset_recipe(
-        model.structure, args.preset, args.exclude, args.weights)
+        read_structure(args.model), args.preset, args.exclude, args.weights)
+    model = opened(args)
     directory = Path(args.directory) if args.directory else None
     events = followed(calibrate(model, allocation, plan, directory=directory), args.method)
     found = next(e for e in events if isinstance(e, Calibrated))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from engine.cli.opening import opened, placement_arguments
-from engine.core.errors import InputError
+from engine.core.errors import InputError, RecipeError
 from engine.core.graph import Structure
 from engine.core.recipe import Recipe
 
@@ -29,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Plan on stderr, then write, reload and compare."""
+    from engine.export.directory import check_target
     from engine.export.exporting import Exported, export, plan_export, snippet
 
     if args.plan:
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return _described(plan), "\n".join(plan.lines())
     if not args.out:
         raise InputError("Name a new directory with --out, or use --plan to only see what the file would hold.")
+    check_target(Path(args.out))
 
     model = opened(args)
     try:
@@ -68,7 +71,13 @@ def recipe_named(structure: Structure, text: str, transfer: bool = False) -> Rec
     from engine.core.presets import preset, uniform_presets
     from engine.core.recipe import check, load_recipe, transferred
 
-    recipe = preset(structure, text) if text in {p.name for p in uniform_presets()} else load_recipe(text)
+    if text in {p.name for p in uniform_presets()}:
+        recipe = preset(structure, text)
+    elif not Path(text).suffix and not Path(text).exists():
+        raise RecipeError(f"There is no recipe file {text[:80]!r} and no preset of that name; name a file, or one of "
+                          f"{', '.join(p.name for p in uniform_presets())}.")
+    else:
+        recipe = load_recipe(text)
     if transfer:
         return transferred(structure, recipe)
     check(structure, recipe)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.analysis.predictor import Kind
     from engine.analysis.predictor_files import save_predictor
     from engine.core.jsonrecord import to_json
-    from engine.core.places import cache_dir
+    from engine.core.places import assets_dir, cache_dir
     from engine.evidence.learned import figures_of, learn, note
     from engine.evidence.studied import DEFAULT_FORMULA, read_studied
 
@@ -69,10 +69,12 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     save_predictor(stem, predictor)
     written = _overlays(args, directory, predictor, studied)
     figures = figures_of(predictor)
-    noted = note(args.db, to_json(predictor.training), figures)
+    shipped = assets_dir() in Path(args.db).resolve().parents  # what was shipped stays as it is
+    noted = not shipped and note(args.db, to_json(predictor.training), figures)
     result = {**figures, "report": to_json(predictor.report), "seconds": seconds, "out": str(stem),
               "scores": written, "noted": noted}
-    return result, _text(predictor, seconds, str(stem), written)
+    text = _text(predictor, seconds, str(stem), written)
+    return result, f"{text}; the figures are noted in {args.db}" if noted else text
 
 
 def _check_attributions(args: argparse.Namespace) -> None:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engine.cli.export import recipe_named
 from engine.cli.kernels import gauged, kernels_argument, prepare_kernels, put, told_kernels
-from engine.cli.opening import opened, placement_arguments
+from engine.cli.opening import new_file, opened, placement_arguments
 from engine.cli.progress import followed
 from engine.core.errors import InputError
 
@@ -24,7 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--scheduler", default="", help="another scheduler the model is compatible with")
-    parser.add_argument("--recipe", metavar="FILE", help="recipe to compare with full precision")
+    parser.add_argument("--recipe", metavar="FILE", help="to compare with full precision: recipe JSON, or a preset "
+                        "such as uaq-4")
     parser.add_argument("--transfer", action="store_true", help="apply a recipe made for another model by layer name")
     kernels_argument(parser)
     placement_arguments(parser)
@@ -33,15 +35,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Draw and save; the PNG carries seed and recipe."""
-    from engine.core.recipe import bits_per_weight, load_recipe
+    from engine.core.recipe import bits_per_weight
     from engine.live.apply import apply
     from engine.live.generate import Picture, generate
     from engine.live.png import save_png
     from engine.live.request import Request
     from engine.live.schedules import other_scheduler
     from engine.metrics.compare import compare
+    from engine.models.structure import read_structure
 
-    recipe = load_recipe(args.recipe) if args.recipe else None
+    new_file(args.out)
+    recipe = recipe_named(read_structure(args.model), args.recipe, args.transfer) if args.recipe else None
     if recipe is None and args.kernels == "packed":
         raise InputError("--kernels packed executes the layers of a recipe; name one with --recipe, or leave it out.")
     model = opened(args)
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return next(e for e in list(events) if isinstance(e, Picture)), figures
 
     if recipe:  # what does not fit is refused here, before anything is drawn; layers move only when it is run through
-        apply(model, recipe, transfer=args.transfer)
+        apply(model, recipe)
         prepare_kernels(model, recipe, args)
     full, full_figures = picture("full precision")
     if full.cut_tokens:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from engine.core.errors import Cancelled, EngineError
 
 # verb -> (module, one-line help); a module is imported only when its verb is used, so `--help` needs no torch.
+RESUMED = ("quantize", "calibrate", "study", "evidence", "bench")  # verbs that keep what they finished
 VERBS: dict[str, tuple[str, str]] = {
     "models": ("engine.cli.models", "list catalogue and demo models, and whether their weights are present"),
     "inspect": ("engine.cli.inspect", "layers, blocks, graph, weights and bytes of a model; works without weights"),
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngineError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("Interrupted; what was finished is kept.", 130)
+        kept = "; what was finished is kept, and the same command goes on from there" if args.verb in RESUMED else ""
+        return _fail(f"Interrupted{kept}.", 130)
     except BrokenPipeError:  # whoever read has seen enough (`| head`); what is left must not be flushed again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

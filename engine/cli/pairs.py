@@ -49,17 +49,30 @@ def run(args: argparse.Namespace, structure: Any, scores: Any, problem: Any) -> 
         "gap": answer.gap, "proved": answer.proved, "seconds": answer.seconds, "slack_bytes": answer.slack_bytes,
         "slack_bops": answer.slack_bops, "activation_bits": widths, "recipe": answer.recipe.hash, "out": args.out or "",
     }
-    known = "proved optimal" if answer.proved else f"within {100 * answer.gap:.2f} % of the bound"
     said = ", ".join(f"{count} layers at {bits}" for bits, count in sorted(widths.items(), key=lambda w: int(w[0])))
     text = (f"{args.method} by {scores.provider}: {answer.bits_per_weight:.3f} bits per weight, "
             f"{answer.bytes / 1e6:.3f} MB; {answer.bops / 1e9:.3f} GBOPs of {whole / 1e9:.3f}\n"
             f"activation bits: {said}\n"
-            f"damage {answer.cost:.4g} ({scores.unit}), bound {answer.bound:.4g}: {known}, {answer.seconds:.2f} s"
-            + (f"\nrecipe {answer.recipe.hash} in {args.out}" if args.out else ""))
+            f"damage {answer.cost:.4g} ({scores.unit}), {bounded(answer)}, {answer.seconds:.2f} s"
+            f"\n{kept(answer, args.out)}")
     if args.beside:
         makers = _controls(args, structure, pairs)
         text += "\n" + beside(makers, result, ("bits_per_weight", "bytes", "bops"), scores.provider)
     return result, text
+
+
+def bounded(answer: Any) -> str:
+    """How much better any recipe of this size could be, in words."""
+    if answer.proved:
+        return "proved optimal: no recipe of this size has less"
+    if answer.bound <= 0 or answer.bound < 1e-9 * answer.cost:
+        return "with no bound on how much less another recipe of this size could have"
+    return f"no recipe of this size has less than {answer.bound:.4g} ({answer.cost / answer.bound:.3g} times less)"
+
+
+def kept(answer: Any, out: str | None) -> str:
+    """Where the recipe is."""
+    return f"recipe {answer.recipe.hash} in {out}" if out else "not written; name a file with --out"
 
 
 def beside(makers: Mapping[str, Callable[[], Any]], result: dict[str, Any], sizes: Sequence[str], provider: str) -> str:
@@ -138,8 +151,9 @@ def _offered(args: argparse.Namespace, structure: Any, scores: Any) -> tuple[Any
     widths = _widths(args.activations)
     errors = find_activation_errors(structure, args.scheme)
     if errors is None:
+        tables = " --tables ID (of tables that calibrate made)" if args.scheme == "static" else ""
         raise InputError(f"The activation errors of {structure.model} ({args.scheme}) are not known yet; run: "
-                         f"python -m engine sensitivity {structure.model} --provider activation-error")
+                         f"python -m engine sensitivity {structure.model} --provider activation-error{tables}")
     weight = find_scores(structure).get("weight-error")
     if scores.provider != "none" and weight is None:
         raise InputError(f"Activation damage is scaled by weight errors, which are not known yet; run: python -m "

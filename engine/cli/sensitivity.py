@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli import trajectories
-from engine.cli.opening import opened, placement_arguments
+from engine.cli.opening import new_file, opened, placement_arguments
 from engine.cli.progress import followed
 from engine.cli.table import aligned
 from engine.core.errors import InputError
@@ -42,10 +42,38 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     command = f"python -m engine sensitivity {args.model} --provider {args.provider}"
     if args.images is not None and not 1 <= args.images <= 4096:
         raise InputError(f"--images must be from 1 to 4096, got {args.images}.")
+    if args.out:
+        new_file(args.out)
+    else:
+        _check_narrower(args)
     model = opened(args)
     if args.provider == ACTIVATION_ERROR:
         return trajectories.activation_error(model, args)
     return _shown(model, args, list(PROVIDERS[args.provider](model, args, command)))
+
+
+def _check_narrower(args: argparse.Namespace) -> None:
+    """Scores without a file of their own are the model's from then on; a trial run must not take a fuller one's place.
+
+    Raises:
+        InputError: what is at hand knows more options, more images, or (unlike this run) layers.
+    """
+    from engine.core.option import parse_option
+    from engine.models.structure import read_structure
+    from engine.providers.files import find_scores
+
+    found = find_scores(read_structure(args.model)).get(args.provider)
+    if found is None:
+        return
+    known = {o for row in found.layers.values() for o in row}
+    lost = known - {str(parse_option(o)) for o in args.options} - {"fp16"} if args.options else set()
+    images = int(found.about.get("images", "0") or 0)
+    fewer = images if args.images is not None and args.images < images else 0
+    layers = args.provider == "measured" and "layer" not in args.levels and bool(found.layers)
+    if lost or fewer or layers:
+        more = f"{len(known)} options" if lost else f"{images} images" if fewer else "single layers"
+        raise InputError(f"There are {args.provider} scores of {args.model} with {more}, and these would stand before "
+                         f"them; name a file of their own with --out.")
 
 
 def _shown(model: Any, args: argparse.Namespace, found: list[Any]) -> tuple[dict[str, Any], str]:
@@ -58,11 +86,12 @@ def _shown(model: Any, args: argparse.Namespace, found: list[Any]) -> tuple[dict
             model.structure, scores.provider)
         save_scores(path, scores)
     first = found[0]
+    table, kind = (first.layers, "layer") if first.layers else (first.blocks, "block")
     # The option most layers were scored at; of several, the narrowest tells most.
-    known = [o for o in map(parse_option, {o for t in first.layers.values() for o in t}) if not o.is_untouched]
-    counts = {str(o): sum(str(o) in t for t in first.layers.values()) for o in known}
+    known = [o for o in map(parse_option, {o for t in table.values() for o in t}) if not o.is_untouched]
+    counts = {str(o): sum(str(o) in t for t in table.values()) for o in known}
     option = str(min(known, key=lambda o: (-counts[str(o)], o.bits, o.method)))
-    ranked = sorted(((t[option], n) for n, t in first.layers.items() if option in t), reverse=True)
+    ranked = sorted(((t[option], n) for n, t in table.items() if option in t), reverse=True)
     if args.node_data:
         from engine.export.node_data import save_node_data
 
@@ -70,8 +99,8 @@ def _shown(model: Any, args: argparse.Namespace, found: list[Any]) -> tuple[dict
     result = {"provider": first.provider, "model": args.model, "unit": first.unit, "scores": first.layers,
               "blocks": first.blocks, "about": first.about, "providers": [s.provider for s in found],
               "note": first.trust.note}
-    text = (f"{first.provider}, {first.unit}: {len(first.layers)} layers; most fragile at {option}:\n"
-            + aligned(("layer", "score"), [(n, v) for v, n in ranked[:TOP]])
+    text = (f"{first.provider}, {first.unit}: {len(table)} {kind}s; most fragile at {option}:\n"
+            + aligned((kind, "score"), [(n, v) for v, n in ranked[:TOP]])
             + (f"\n{first.trust.note}" if first.trust.note else ""))
     return result, text
 
@@ -104,7 +133,7 @@ def _measured(model: Any, args: argparse.Namespace, command: str) -> Iterator[An
     images = args.images or IMAGES
     around = tuple(None if text == str(FP16) else parse_option(text) for text in args.around)
     chosen = {"options": options} if options else {}
-    plan = Plan(levels=tuple(args.levels), images=images, around=around, **chosen)
+    plan = Plan(levels=tuple(args.levels), images=images, around=around, steps=args.steps, **chosen)
     said = " ".join(map(str, plan.options))
     command += (f" --options {said} --levels {' '.join(args.levels)} --around {' '.join(args.around)} "
                 f"--images {images}")
@@ -131,7 +160,7 @@ def _outliers(model: Any, args: argparse.Namespace, command: str) -> Iterator[An
     from engine.providers.measured import IMAGES
 
     images = args.images or IMAGES
-    found = outliers(model, CapturePlan(images=images), command=f"{command} --images {images}")
+    found = outliers(model, CapturePlan(images=images, steps=args.steps), command=f"{command} --images {images}")
     return (event for event in followed(found, "outliers") if isinstance(event, Scores))
 
 

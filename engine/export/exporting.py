@@ -132,4 +132,5 @@ def _unaccepted(plan: ExportPlan) -> str:
     counts, first = plan.counts, plan.changes[0]
     return (f"The {plan.format} file cannot hold {len(plan.changes)} layers as previewed: {counts['requantized']} "
             f"would be requantized, {counts['left']} left at full precision (first {first.layer}, {first.wanted} -> "
-            f"{first.held}: {first.reason}); look at the changed preview, then export again accepting it.")
+            f"{first.held}: {first.reason}); look at what it would hold, then accept "
+            f"it (on the command line with --accept-requantized).")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,20 @@ def is_clip(directory: Path) -> bool:
     return kind == "clip" and any(directory.glob("*.safetensors")) and any(directory.glob("tokenizer*.json"))
 
 
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Reading a small CLIP takes a moment; its progress bar would stand in every log."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def clip_extractor(directory: str | Path, device: str = "cpu") -> Extractor:
     """Both towers of a local CLIP; features have unit length. Its name is the directory's."""
     from safetensors import SafetensorError
@@ -92,7 +107,9 @@ def clip_extractor(directory: str | Path, device: str = "cpu") -> Extractor:
 
     home = Path(directory).resolve()
     try:
-        model = CLIPModel.from_pretrained(home, local_files_only=True, use_safetensors=True).to(device).float().eval()
+        with _without_bars():
+            model = CLIPModel.from_pretrained(home, local_files_only=True, use_safetensors=True)
+        model = model.to(device).float().eval()
         tokenizer = AutoTokenizer.from_pretrained(home, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as failure:
         raise InputError(f"The CLIP at {home} cannot be loaded ({str(failure).splitlines()[0][:120]}).") from None

@@ -54,7 +54,10 @@ def resolve(name: str | os.PathLike[str]) -> Source:
     if text in MODELS:
         row = MODELS[text]
         return Source(text, row=row, directory=local_directory(row), hub_id=row.source)
-    path = typed_path(text, ModelError)
+    try:
+        path = typed_path(text, ModelError)
+    except ModelError as failure:
+        raise ModelError(f"{failure} Expected {EXPECTED}.") from None
     if path.is_dir():
         return Source(text, directory=_pipeline_directory(path))
     if path.is_file():

@@ -44,7 +44,7 @@ def test_the_plan_is_shown_without_writing(transformer: Model, tmp_path: Path,
     assert result["layers"]["requantized"] == sum(x.kind == "linear" for x in transformer.structure.layers)
     assert {c["held"] for c in result["changes"]} == {"uaq-4", "fp16"}
     assert main(["export", home, "--recipe", "kmeans_c-4", "--format", "torchao", "--out", str(tmp_path / "o")]) == 2
-    assert "accepting it" in capsys.readouterr().err
+    assert "--accept-requantized" in capsys.readouterr().err
     assert main(["export", home, "--recipe", "uaq-4"]) == 2
     assert "--out" in capsys.readouterr().err
     assert main(["export", home, "--recipe", str(tmp_path / "none.json"), "--plan"]) == 2
