@@ -160,7 +160,7 @@ def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
     finally:
         live.close()
     absent = [name for name, provider in PROVIDERS.items() if provider not in scores]
-    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
+    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": place.name,
             "budget": f"bytes of {UNIFORM}", "layers in full precision": plan.exclude,
             "iterations of rounding a block (bench dmq has 1500)": plan.rounding_iterations,
             "left out for want of scores": ", ".join(absent) or "none", "rows": lines(rows)}

@@ -204,7 +204,7 @@ def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
     place = cache_dir() / "bench" / f"{model_stem(live.structure.model, live.structure.identity)}.dmq-{rounds}.jsonl"
     rows = [e for e in table(live, plan, partial=place) if isinstance(e, TableRow)]
     live.close()
-    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
+    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": place.name,
             "layers in full precision": plan.exclude, "rows": lines(rows), "calibration": stage_lines(rows)}
 
 

@@ -218,6 +218,6 @@ def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
     scored = find_scores(live.structure)
     absent = [name for name, provider in LEARNED.items() if provider not in scored]
     fitted = scored[LEARNED["Qua2SeDiMo"]].trust if LEARNED["Qua2SeDiMo"] in scored else None
-    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": str(place),
+    return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": place.name,
             "trials behind Qua2SeDiMo and the predictor": fitted.trials if fitted else 0,
             "left out for want of scores": ", ".join(absent) or "none", "rows": lines(rows)}
