@@ -18,6 +18,7 @@ from engine.core.placement import DTYPES, Placement
 
 DEFAULT_MODEL = "emoji-unet"
 PORTS_TRIED = 20
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +97,9 @@ def _serve(args: argparse.Namespace) -> None:
     shown = "127.0.0.1" if bound.host in ("0.0.0.0", "::") else bound.host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
     print(f"Quantscape is at {url}  (stop with Ctrl+C)", flush=True)
+    if not bound.limited and bound.host not in LOOPBACK:
+        print("Everyone who can reach this address can open models on this machine, write exports and start jobs; "
+              "leave --host out to keep it to yourself.", file=sys.stderr, flush=True)
     if window:
         serving = threading.Thread(target=server.run, daemon=True)
         serving.start()

@@ -9,7 +9,7 @@ from typing import Any
 from engine.cli.export import recipe_named
 from engine.cli.kernels import gauged, kernels_argument, prepare_kernels, put, told_kernels
 from engine.cli.opening import opened, placement_arguments
-from engine.cli.progress import followed
+from engine.cli.progress import followed, remark
 from engine.cli.table import aligned
 from engine.core.errors import InputError
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     other = pictures(again, "other seeds") if args.floor else []
     with put(model, recipe, args) as execution:
         quantized = pictures(request, "quantized")
+    remark("Comparing…")
     metrics = compare(full, quantized)
     real = reference_pictures(Path(args.reference) if args.reference else None, model.directory, model.limits.width)
     if real and args.images > 1:

@@ -45,11 +45,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.models.structure import read_structure
 
     new_file(args.out)
+    if Path(args.out).suffix.lower() != ".png":
+        raise InputError(f"Pictures are written as PNG; name a .png file with --out, not {args.out[:80]!r}.")
     recipe = recipe_named(read_structure(args.model), args.recipe, args.transfer) if args.recipe else None
     if recipe is None and args.kernels == "packed":
         raise InputError("--kernels packed executes the layers of a recipe; name one with --recipe, or leave it out.")
     model = opened(args)
     _check_conditioning(args, model.limits.conditioning)
+    if args.prompt is None and model.limits.conditioning == "text":
+        print("Without --prompt TEXT the picture is of nothing in particular.", file=sys.stderr)
     request = Request(prompts=(args.prompt or "",), labels=(args.label or 0,), negative=args.negative,
                       seeds=(args.seed,), steps=args.steps, guidance=args.guidance, scheduler=args.scheduler)
 

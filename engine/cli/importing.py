@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Read, write the recipe, and list every difference on stderr."""
-    from engine.core.recipe import bits_per_weight, save_recipe
+    from engine.core.recipe import bits_per_weight, load_recipe, save_recipe
     from engine.export.anyfile import OWN, kind_of
     from engine.export.imported import import_recipe, read_bytes
     from engine.models.structure import read_structure
@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     structure = read_structure(args.model)
     kind = args.kind or kind_of(read_bytes(args.file))
     if kind == OWN:
+        load_recipe(args.file)  # says what is wrong with a damaged one
         raise InputError(f"{args.file} is a recipe already; use it with --recipe.")
     found = import_recipe(structure, args.file, kind, args.name)
     save_recipe(args.out, found.recipe, structure)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from engine.cli.progress import remark
 from engine.core.errors import InputError
 from engine.core.placement import DTYPES
 
@@ -31,6 +32,7 @@ def opened(args: argparse.Namespace) -> Any:
 
     if not DEVICE.fullmatch(args.device):
         raise InputError(f"--device takes cpu, cuda, cuda:1 or mps, not {args.device[:40]!r}.")
+    remark(f"Opening {args.model}…")
     return open_model(args.model, device=args.device, dtype=args.dtype, offload=args.offload)
 
 

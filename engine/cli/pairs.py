@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from engine.cli.progress import remark
 from engine.cli.table import aligned
 from engine.core.errors import InputError
 
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace, structure: Any, scores: Any, problem: Any) -> 
 
     if args.bops:
         parse_bops(args.bops, 1)  # what cannot be read is said before anything else that is missing
+    remark("Counting bit operations…")
     offered, macs = _offered(args, structure, scores)
     whole = full_bops(structure, macs)
     budget = parse_bops(args.bops, whole) if args.bops else None

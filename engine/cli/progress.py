@@ -33,6 +33,12 @@ def followed(events: Iterable[Any], title: str) -> Iterator[Any]:
             yield event
 
 
+def remark(text: str) -> None:
+    """One line on stderr before something that takes seconds and has no bar; silent where stderr is no terminal."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+
+
 def progress_flag(parser: argparse.ArgumentParser) -> None:
     """The option by which a program follows a verb; see `told`."""
     parser.add_argument("--progress", action="store_true",

@@ -15,11 +15,11 @@ OWN = "recipe"
 
 def kind_of(data: bytes) -> str:
     """`recipe` for our own files, else a key of `IMPORTERS`: an SDNQ configuration says what it is, other JSON is
-    Apple's, and what is no JSON is taken for MixDQ's YAML."""
+    Apple's, and what does not look like JSON is taken for MixDQ's YAML."""
     try:
         content: Any = json.loads(data)
     except (ValueError, RecursionError):
-        return "mixdq"
+        return OWN if data.lstrip()[:1] == b"{" else "mixdq"  # damaged JSON is said to be that
     if not isinstance(content, dict):
         return "apple"
     if {"model", "options"} <= content.keys():

@@ -39,6 +39,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     (["generate", "--out", "."], "is a folder"),
     (["generate", "--out", f"{__file__}/p.png"], "is a file, not a folder"),
     (["generate", "--device", "banana", "--out", "p.png"], "--device takes cpu"),
+    (["generate", "--out", "p.txt"], "name a .png file with --out"),
     (["calibrate", "--method", "dmq", "--preset", "banana", "--out", "r.json"], "A preset is written like"),
     (["export", "--recipe", "uaq-4", "--out", str(Path(__file__).parent)], "exists already"),
 ])
@@ -101,3 +102,9 @@ def test_a_fit_leaves_a_shipped_study_as_it_is(tmp_path: Path) -> None:
     assert main(["fit", str(shipped), "--kinds", "damage", "--trials", "40", "--no-overlays", "--out",
                  str(tmp_path)]) == 0
     assert hashlib.sha256(shipped.read_bytes()).hexdigest() == before
+
+
+def test_damaged_json_is_said_to_be_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_text('{"a": ')
+    assert main(["import", str(tmp_path / "x.json"), "--model", "emoji-unet", "--out", str(tmp_path / "y.json")]) == 2
+    assert "x.json is not valid JSON" in capsys.readouterr().err

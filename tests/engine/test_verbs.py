@@ -174,7 +174,8 @@ def test_missing_tables_are_refused_before_anything_is_drawn(
     path = tmp_path / "tables.json"
     path.write_text(json.dumps(content))
     monkeypatch.setattr("engine.live.generate._batches", None)  # drawing would fail otherwise than by a sentence
-    assert "0" * 12 in refused(capsys, "generate", models["class"], "--recipe", str(path), "--out", str(tmp_path / "a"))
+    out = str(tmp_path / "a.png")
+    assert "0" * 12 in refused(capsys, "generate", models["class"], "--recipe", str(path), "--out", out)
     assert "0" * 12 in refused(capsys, "evaluate", models["class"], "--recipe", str(path), "--images", "2", *SHORT)
 
 
