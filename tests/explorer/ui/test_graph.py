@@ -122,6 +122,20 @@ def test_dragging_a_selected_card_moves_the_whole_selection(story: Callable[...,
     assert {released[0]["options"][n] for n in ("conv_in", "conv_out")} == {"uaq-3"}
 
 
+def test_answers_that_come_during_a_gesture_are_all_taken(story: Callable[..., Any]) -> None:
+    page = story("unet")
+    option, forecast = page.evaluate("""() => {
+      const s = [...QS.stores.values()].find((one) => one.graph), rev = s.rev;
+      const name = Object.keys(s.options)[0];
+      s.begin();
+      s.setValue({ options: { ...s.options, [name]: "uaq-2" }, rev: rev + 1 });
+      s.setValue({ forecast: { value: 1 }, rev: rev + 2 });
+      s.commit();
+      return [s.options[name], s.forecast];
+    }""")
+    assert option == "uaq-2" and forecast == {"value": 1}
+
+
 def test_a_mixed_block_keeps_its_differences_and_a_return_changes_nothing(story: Callable[..., Any]) -> None:
     page = story("unet")
     block = "down_blocks.0.attentions.0"
