@@ -6,10 +6,11 @@ preset. It is offered only where everything it names is on this machine.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.core.errors import EngineError
+from engine.core.errors import EngineError, InputError
 from engine.core.graph import Structure
 from engine.core.places import IDENTITY_DIGITS, assets_dir, cache_dir, model_stem
 from engine.core.recipe import SUFFIX, Recipe, check, load_recipe, save_recipe
@@ -27,6 +28,39 @@ def save_preset(structure: Structure, name: str, recipe: Recipe) -> Path:
     path = cache_dir() / FOLDER / f"{stem}.{name}{SUFFIX}"
     save_recipe(path, recipe, structure)
     return path
+
+
+def ship_preset(structure: Structure, name: str, assets: Path | None = None) -> list[Path]:
+    """Copy a preset of the cache, with everything it names, to the assets, and remove what only the one it replaces
+    named; the files written.
+
+    Raises:
+        InputError: the cache has no such preset.
+    """
+    place, stem = assets or assets_dir(), model_stem(structure.model, structure.identity)
+    source = cache_dir() / FOLDER / f"{stem}.{name}{SUFFIX}"
+    if not source.is_file():
+        raise InputError(f"There is no calibrated {name} of {structure.model} in {source.parent}; make it with "
+                         f"{command(structure, name)}.")
+    recipes = {p: load_recipe(p) for p in (place / FOLDER).glob(f"{stem}.*{SUFFIX}")}
+    old = recipes.pop(place / FOLDER / source.name, None)
+    recipe = load_recipe(source)
+    kept = {file for one in (*recipes.values(), recipe) for file in _files(one)}
+    for folder, end in set(_files(old)) - kept if old else ():
+        for path in (place / folder).glob(_pattern(stem, folder, end)):
+            path.unlink()
+    named = [p for folder, end in _files(recipe) for p in (cache_dir() / folder).glob(_pattern(stem, folder, end))]
+    return [_copied(path, place / path.parent.name / path.name) for path in (source, *named)]
+
+
+def _pattern(stem: str, folder: str, end: str) -> str:
+    """Of a file, and of the report on channels beside it if it holds tables."""
+    return f"{stem}{end.removesuffix(TABLES_SUFFIX)}.*" if folder == TABLES else f"{stem}{end}"
+
+
+def _copied(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(source, target))
 
 
 def find_presets(structure: Structure) -> dict[str, Recipe]:
