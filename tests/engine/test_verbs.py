@@ -109,8 +109,8 @@ def test_transfer_takes_a_recipe_of_another_identity(models: dict[str, str], rec
 def test_without_a_prompt_the_picture_is_unconditional(models: dict[str, str], tmp_path: Path,
                                                        capsys: pytest.CaptureFixture[str]) -> None:
     for name, words in {"empty": ("--prompt", ""), "none": ()}.items():
-        said(capsys, "generate", models["text"], *words, *SHORT, "--out", str(tmp_path / name))
-    assert (tmp_path / "empty").read_bytes() == (tmp_path / "none").read_bytes()
+        said(capsys, "generate", models["text"], *words, *SHORT, "--out", str(tmp_path / f"{name}.png"))
+    assert (tmp_path / "empty.png").read_bytes() == (tmp_path / "none.png").read_bytes()
     said(capsys, "generate", models["none"], *SHORT, "--out", str(tmp_path / "d.png"))
     assert read_png(tmp_path / "d.png").prompt == ""
 

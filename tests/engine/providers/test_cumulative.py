@@ -92,7 +92,7 @@ def test_from_the_signal_to_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixtu
     asked = ["allocate", str(tmp_path / "tiny"), "--bits", "5", "--method", "threshold"]
     assert main(asked) == 2
     error = capsys.readouterr().err
-    assert "no cumulative scores" in error and "--provider cumulative;" in error
+    assert "no cumulative scores" in error and "--provider cumulative makes them" in error
     assert main(["sensitivity", str(tmp_path / "tiny"), "--provider", "cumulative", "--images", "1", "--options",
                  "kmeans_a-4", "kmeans_a-6", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["about"]["steps"] == "1"
