@@ -208,8 +208,9 @@ class Handlers:
         """Values of the compare pane: progress, then the pictures. Superseded by the session's next one."""
         model = self.context.model(state.model)
         if model.backend.why_no_pictures:
-            yield {"error": model.backend.why_no_pictures, "progress": None}
+            yield {"error": model.backend.why_no_pictures, "progress": None, "a": None, "b": None, "metrics": []}
             return
+        yield {"stale": True}  # what is shown until others come, whether they come or not
         (title_a, a), (title_b, b) = self._sides(state, model, against)
         captions = (self._caption(model, title_a, a), self._caption(model, title_b, b))
         recipes = tuple(recipe_of(model.structure, o) for o in (a, b))
@@ -255,7 +256,8 @@ class Handlers:
         if len(lines) * len(recipes) * state.settings.count > MAX_GRID:
             raise gr.Error(f"A grid has at most {MAX_GRID} pictures; choose fewer prompts, seeds or recipes.")
         settings = replace(state.settings, prompt="\n".join(lines))
-        value: dict[str, Any] = {"columns": [], "rows": [], "progress": None}
+        value: dict[str, Any] = {"columns": [], "rows": [], "progress": None, "error": None}
+        yield value
 
         def work(cancel: Any) -> Iterator[Any]:
             for options in recipes.values():
@@ -270,7 +272,7 @@ class Handlers:
                 value = grid_column(value, self._caption(model, title, options), event.pictures, recipe)
                 yield value
             elif isinstance(event, dict):
-                yield {**value, **event}
+                yield event
 
     def picked(self, state: ViewState, place: Any, prompts: str, columns: list[str]) -> ViewState | None:
         """The view behind one cell of the grid: its prompt, seed and recipe; None where there is no such cell."""

@@ -57,7 +57,7 @@ def comparison(compared: Compared, captions: tuple[str, str], recipes: tuple[Rec
     return {
         "a": side(compared.a, captions[0], recipes[0]), "b": side(compared.b, captions[1], recipes[1]),
         "labels": labels(compared.a), "metrics": [metric_row(m) for m in compared.metrics],
-        "progress": None, "error": None,
+        "progress": None, "error": None, "stale": False, "region": None,
     }
 
 

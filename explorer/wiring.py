@@ -100,7 +100,7 @@ class Wiring:
             p.views.pins: f"Pinned: {pins}." if pins else "Nothing is pinned.",
             p.views.difference: gr.update(value=(rows := self.handlers.pin_rows(state)), visible=bool(rows)),
             p.views.grid_columns: gr.update(choices=[*((f"Pin {n}", n) for n in sorted(state.pins)), *GRID_PRESETS]),
-            p.header.preset: "",
+            p.header.preset: "", p.views.restore: gr.update(visible=False),
             **self.block(state),
         }
 
@@ -131,7 +131,7 @@ class Wiring:
     def painting(self) -> dict[Any, None]:
         """What `painted` repaints."""
         p, v, h = self.parts, self.parts.views, self.parts.header
-        return dict.fromkeys([p.state, p.graph, h.undo, h.redo, h.preset, v.history, v.pins, v.difference,
+        return dict.fromkeys([p.state, p.graph, h.undo, h.redo, h.preset, v.history, v.pins, v.difference, v.restore,
                               v.grid_columns, v.block_title, v.options_chart])
 
     @property

@@ -239,6 +239,7 @@
     });
 
     let wanted = 0;
+    let loaded = null; // the sources of what is shown whole
     function load(a, b, alt) {
       const turn = ++wanted;
       const ready = (image, src) =>
@@ -256,6 +257,8 @@
         });
       imageA.alt = alt.a;
       imageB.alt = alt.b;
+      if (loaded && loaded.a === a && loaded.b === b) return Promise.resolve(); // only words around them changed
+      loaded = null;
       return Promise.all([ready(imageA, a), ready(imageB, b)]).then(([hasA, hasB]) => {
         if (turn !== wanted) return;
         const one = hasA ? imageA : hasB ? imageB : null;
@@ -272,6 +275,7 @@
         }
         paintHeat();
         place();
+        loaded = { a, b };
         stage.dataset.loaded = String(turn);
       });
     }

@@ -157,13 +157,15 @@
       show();
       if (!silent) publish("pick");
     }
+    let thumbed = []; // what the thumbnails show
     function thumbnails() {
       const n = count(),
         labels = state.value.labels || [];
       thumbs.hidden = n < 2;
       const sources = Array.from({ length: n }, (_, i) => images(state.value.b)[i] || images(state.value.a)[i]);
-      if (thumbs.dataset.key !== sources.join("|").slice(0, 4000) + n) {
-        thumbs.dataset.key = sources.join("|").slice(0, 4000) + n;
+      const shown = [...sources, ...labels.slice(0, n)];
+      if (shown.length !== thumbed.length || shown.some((one, i) => one !== thumbed[i])) {
+        thumbed = shown;
         thumbs.replaceChildren(
           ...sources.map((src, i) =>
             el(
@@ -244,6 +246,7 @@
       return true;
     });
     QS.onKeyUp("b", () => view.hold(false));
+    window.addEventListener("blur", () => view.hold(false)); // let go in another window
     QS.onKey("[", () => visible() && count() > 1 && (pick(state.index - 1), true));
     QS.onKey("]", () => visible() && count() > 1 && (pick(state.index + 1), true));
 

@@ -102,8 +102,9 @@
 
   QS.heldText = (held) => (held.mixed ? held.mean.toFixed(held.mean >= 9.95 ? 0 : 1) : String(held.mean));
 
+  const NO_TEXT = ["range", "radio", "checkbox", "button", "submit", "color", "file"].map((t) => `:not([type=${t}])`).join("");
   QS.isTyping = (target) =>
-    Boolean(target && target.closest && target.closest("input, textarea, select, [contenteditable=true]"));
+    Boolean(target && target.closest && target.closest(`input${NO_TEXT}, textarea, select, [contenteditable=true]`));
   QS.clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
   // Whether an element of the page is on screen at all (a tab that is not open is not).

@@ -43,8 +43,8 @@
       const graph = typeof raw === "string" ? (raw ? JSON.parse(raw) : null) : raw ? JSON.parse(JSON.stringify(raw)) : null;
       const fresh = !this.graph || !graph || this.graph.model !== graph.model || this.graph.cards.length !== graph.cards.length;
       this.graph = graph && QS.prepare(graph);
-      this.base = null;
       if (fresh) {
+        this.base = this.held = this.totalsBefore = null; // other tables of the same model change no gesture
         this.waiting = true; // no edits before the recipe is here: they would be made on nothing
         this.options = {};
         this.inputs = {};

@@ -108,6 +108,12 @@
 
     function move(event) {
       if (!pointers.has(event.pointerId)) return;
+      if (event.pointerType === "mouse" && !event.buttons) {
+        // let go where nobody saw it
+        pointers.delete(event.pointerId);
+        cancel();
+        return;
+      }
       pointers.set(event.pointerId, local(event));
       if (pinch && pointers.size >= 2) {
         const next = pinchOf();

@@ -4,7 +4,8 @@
   const QS = (window.QS = window.QS || {});
 
   QS.graphKeys = (root, { store, painter, input, search, toggle, showTable, table, tips, rove }) => {
-    let held = 0; // steps of a held + or - key, one edit when it is let go
+    let held = 0, // steps of held + and - keys, one edit when they are let go
+      stepping = false; // not the same as steps: + and - held together make none
 
     const focusedId = () => document.activeElement?.closest?.(".qs-graph .node")?.dataset.id || null;
     const targets = () => {
@@ -65,11 +66,13 @@
     const step = (by) =>
       edit((choices) => {
         held += by;
+        stepping = true;
         store.shift(choices, held);
       });
     const endStep = () => {
-      if (held) {
+      if (stepping) {
         held = 0;
+        stepping = false;
         store.commit();
       }
     };
@@ -94,6 +97,7 @@
       endStep();
       tips.tip(null);
     });
+    window.addEventListener("blur", endStep); // the key is let go in another window
     document.addEventListener("keyup", (event) => {
       if ("+=-_".includes(event.key)) endStep();
     });

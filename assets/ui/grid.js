@@ -12,7 +12,8 @@
       progress = QS.progressBar(() => trigger("cancel", {}));
     const error = el("div", { class: "qs-error", role: "alert", hidden: true });
     host.replaceChildren(error, progress, empty, scroll);
-    let value = {};
+    let value = {},
+      made = { rows: null, columns: null };
 
     const fileName = (row, column) =>
       `${column.title}-${row.title}-${row.detail || ""}`
@@ -66,6 +67,9 @@
       error.hidden = !value.error;
       error.textContent = value.error || "";
       progress.show(value.progress || null);
+      host.dataset.rev = String(value.rev ?? "");
+      if (value.rows === made.rows && value.columns === made.columns) return; // a picture keeps its focus meanwhile
+      made = { rows: value.rows, columns: value.columns };
       table.replaceChildren(
         el("thead", {}, el("tr", {}, el("td", { class: "corner" }), ...columns.map((column) => head("col", column)))),
         el(
@@ -76,7 +80,6 @@
           ),
         ),
       );
-      host.dataset.rev = String(value.rev ?? "");
     }
     const take = (next) => {
       value = { ...value, ...(next || {}) };

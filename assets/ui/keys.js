@@ -36,12 +36,12 @@
     document.addEventListener("keydown", (event) => {
       const name = nameOf(event),
         page = BUTTONS.find(([key]) => key === name);
-      if (page && (name === "ctrl+Enter" || !QS.isTyping(event.target)) && press(page[1])) {
+      if (page && (name === "ctrl+Enter" || !QS.isTyping(event.target) || event.target.matches?.("select")) && press(page[1])) {
         event.preventDefault();
         return;
       }
       if (QS.isTyping(event.target) || event.altKey || event.defaultPrevented) return;
-      if (event.target.closest?.("[role=radiogroup], [role=tablist]") && event.key.startsWith("Arrow")) return;
+      if (event.target.closest?.("[role=radiogroup], [role=tablist], input") && event.key.startsWith("Arrow")) return;
       if (name !== "?" && document.querySelector("dialog[open]")) return;
       let done = false;
       for (const work of works.get(name) || []) done = work(event) || done;

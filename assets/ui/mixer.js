@@ -36,9 +36,11 @@
   }
 
   // Pointer and keys of a fader: grabbing the thumb shifts, pressing the track sets.
+  let driving = null; // the fader that a pointer holds
   function drive(slider, { onset, onshift, onend, oncancel, onclick }) {
     let act = null,
-      held = 0;
+      held = 0,
+      keyed = false;
     const moved = QS.framed(() => {
       if (!act) return;
       if (act.shift) {
@@ -56,7 +58,8 @@
       }
     });
     slider.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
+      if (event.button || driving) return;
+      driving = slider; // a second finger waits: both would move the recipe that was there before the first
       slider.setPointerCapture(event.pointerId);
       slider.focus({ preventScroll: true });
       event.preventDefault();
@@ -80,26 +83,27 @@
     const end = () => {
       if (!act) return;
       moved.now();
-      act = null;
+      act = driving = null;
       onend();
     };
     slider.addEventListener("pointerup", end);
     slider.addEventListener("pointercancel", () => {
       if (act) {
-        act = null;
+        act = driving = null;
         oncancel();
       }
     });
     slider.addEventListener("keydown", (event) => {
       const step = { ArrowUp: 1, ArrowRight: 1, PageUp: 2, ArrowDown: -1, ArrowLeft: -1, PageDown: -2 }[event.key];
       if (event.key === "Escape" && act) {
-        act = null;
+        act = driving = null;
         oncancel();
         event.stopPropagation();
       } else if (step) {
         event.preventDefault();
         event.stopPropagation();
         held += step;
+        keyed = true;
         onshift(held);
       } else if (onset && (event.key === "Home" || event.key === "End")) {
         event.preventDefault();
@@ -108,8 +112,9 @@
       }
     });
     const endKeys = () => {
-      if (held) {
+      if (keyed) {
         held = 0;
+        keyed = false;
         onend();
       }
     };

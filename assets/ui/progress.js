@@ -17,7 +17,7 @@
     const track = el("div", { class: "qs-progress-track", role: "progressbar", "aria-valuemin": 0 }, bar);
     const node = el(
       "div",
-      { class: "qs-progress", role: "status", hidden: true },
+      { class: "qs-progress", role: "status", "aria-live": "off", hidden: true },
       el("div", { class: "qs-progress-line" }, text, left, cancel),
       track,
     );

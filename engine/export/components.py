@@ -32,7 +32,7 @@ def copy_components(model: Model, directory: Path) -> Iterator[Written]:
     names = [name for name, part in model.pipeline.components.items()
              if name != model.denoiser_name and hasattr(part, "save_pretrained")]
     for number, name in enumerate(names, 1):
-        source = model.directory / name if model.directory else None
+        source = model.directory / name if model.directory and model.named else None
         if source and source.is_dir():
             _copy(source, directory / name)
         else:
@@ -42,7 +42,7 @@ def copy_components(model: Model, directory: Path) -> Iterator[Written]:
 
 def write_index(model: Model, directory: Path) -> None:
     """`model_index.json`: last of all, since it makes a directory look like a pipeline."""
-    source = model.directory / INDEX if model.directory else None
+    source = model.directory / INDEX if model.directory and model.named else None
     if source and source.is_file():
         shutil.copyfile(source, directory / INDEX)
         return

@@ -96,8 +96,13 @@ def _bits(content: Any, source: str) -> dict[str, int]:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not isinstance(key, str) or not whole or not 1 <= value <= MAX_BITS:
             raise RecipeError(f"The {source} file must map module names to bits from 1 to {MAX_BITS}; found "
-                              f"{str(key)[:60]!r}: {str(value)[:40]!r}.")
+                              f"{str(key)[:60]!r}: {_short(value)}.")
     return content
+
+
+def _short(value: Any) -> str:
+    """A value in a sentence; what nests is not written out, aliases make a few bytes of YAML gigabytes of text."""
+    return repr(value)[:40] if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
 
 
 def _sdnq_wish(config: Mapping[str, Any], path: str, channels: int, kind: str, weights: int) -> Wish:

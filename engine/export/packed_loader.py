@@ -209,7 +209,8 @@ def _quantize_inputs(model: torch.nn.Module, index: dict[str, Any], blob: torch.
             if table[0]["scale"] == "weight":
                 found[TAU] = scales[name]
             grid = _grid(found, bits, size)
-        hook = _input_hook(bits, grid, clock, start, size, 1 if weight.ndim > 2 else -1)
+        # A grouped convolution's weight knows the channels of one group; a layer that is no half takes its whole input.
+        hook = _input_hook(bits, grid, clock, start, size if half else None, 1 if weight.ndim > 2 else -1)
         for other in inputs["shared"].get(name, [path]):
             model.get_submodule(other).register_forward_pre_hook(hook, with_kwargs=True)
     if place != blob.numel():
@@ -254,7 +255,7 @@ def _grid(parts: Parts, bits: int, size: int) -> tuple[torch.Tensor, torch.Tenso
     return (step * parts[TAU].float() if TAU in parts else step), zero
 
 
-def _input_hook(bits: int, grid: Any, clock: _Clock, start: int, size: int, axis: int) -> Callable[..., Any]:
+def _input_hook(bits: int, grid: Any, clock: _Clock, start: int, size: int | None, axis: int) -> Callable[..., Any]:
     def simulate(x: torch.Tensor) -> torch.Tensor:
         wide = x if x.dtype == torch.float64 else x.float()
         if grid is None:
@@ -275,7 +276,7 @@ def _input_hook(bits: int, grid: Any, clock: _Clock, start: int, size: int, axis
     def replace(_: Any, args: Any, kwargs: Any) -> Any:
         name = "" if args else next(k for k in ("input", "hidden_states", "x") if k in kwargs)
         x = args[0] if args else kwargs[name]
-        if x.shape[axis] == size:
+        if size is None:
             x = simulate(x)
         else:
             rest = x.shape[axis] - start - size

@@ -149,7 +149,8 @@ class InputQuantizers:
         bits, kind, context = setting.bits, layer.kind, self.context
 
         def quantize(x: Tensor) -> Tensor:
-            return simulate(x, *static_parameters(step, zero, context.group(tables), x, kind), bits)
+            at = (t.to(x.device) for t in (step, zero))  # offloaded, the weight waits elsewhere than its input comes
+            return simulate(x, *static_parameters(*at, context.group(tables), x, kind), bits)
 
         return quantize
 

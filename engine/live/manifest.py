@@ -81,7 +81,7 @@ def read_manifest(directory: Path, structure: Structure) -> Manifest:
     _check_owner(data, directory, structure)
     try:
         manifest = _parse(data)
-    except (ValueError, TypeError, KeyError, AttributeError, OptionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OptionError):
         return Manifest()
     for name, size in manifest.shards.items():
         shard = directory / name
@@ -89,6 +89,16 @@ def read_manifest(directory: Path, structure: Structure) -> Manifest:
             manifest = manifest.without_shard(name)
     known = {layer.name for layer in structure.layers}
     return replace(manifest, entries={k: e for k, e in manifest.entries.items() if k[0] in known})
+
+
+def shards_named(directory: Path) -> frozenset[str] | None:
+    """The shards that the manifest on disk names, by whomever; None where it cannot be read."""
+    if not (directory / NAME).exists():
+        return frozenset()
+    try:
+        return frozenset(read_json(directory / NAME, StoreError, MAX_BYTES)["shards"])
+    except (StoreError, TypeError, KeyError):
+        return None
 
 
 def write_manifest(directory: Path, structure: Structure, manifest: Manifest, shard: str, size: int,

@@ -52,6 +52,8 @@ class Model:
         limits: what can be asked of it, with defaults.
         device, dtype: where and in which precision it computes.
         directory: the pipeline's directory, None where it has none.
+        named: whether the pipeline was opened from its directory here; one that came from memory may have other
+            components than its directory by now.
         options: choice name -> option that is in the weights now; None while a layer is being moved.
         sets: choice name -> the weight set its weight came from; silent where the option alone made it.
         inputs: the quantizers of layer inputs, and which are on now.
@@ -60,13 +62,13 @@ class Model:
     """
 
     def __init__(self, pipeline: Any, structure: Structure, originals: Originals, store: Store, *,
-                 device: str, dtype: str, directory: Path | None) -> None:
+                 device: str, dtype: str, directory: Path | None, named: bool = False) -> None:
         self.pipeline = pipeline
         self.denoiser_name, self.denoiser = denoiser_of(pipeline)
         self.structure = structure
         self.originals = originals
         self.store = store
-        self.device, self.dtype, self.directory = device, dtype, directory
+        self.device, self.dtype, self.directory, self.named = device, dtype, directory, named
         self.limits = limits_of(pipeline, self.denoiser, structure)
         self.groups: Mapping[str, tuple[Layer, ...]] = _groups(structure)
         self.options: dict[str, Option | None] = dict.fromkeys(self.groups, FP16)
@@ -173,7 +175,8 @@ def open_model(source: Any, *, device: str = "cpu", dtype: str = "float32", stor
     structure = structure_of(pipeline, str(source) if named else type(pipeline).__name__)
     home = _directory(pipeline)
     file = resolve(str(source)).file if named else None
-    originals = find_originals(denoiser, structure.layers, _places(home, name, denoiser), file)
+    originals = find_originals(denoiser, structure.layers, _places(home, name, denoiser), file,
+                               whole=not named)
     if dtype != "float32" and (file or (home and originals.is_checkpoint)):
         # rounded to half precision the weights look like another model; they are this checkpoint's all the same
         stored = read_structure(file or home)  # type: ignore[arg-type]
@@ -181,7 +184,7 @@ def open_model(source: Any, *, device: str = "cpu", dtype: str = "float32", stor
     if offload:
         keep_offloaded(pipeline, device)
     return Model(pipeline, structure, originals, Store.open(store, structure, originals), device=device, dtype=dtype,
-                 directory=home)
+                 directory=home, named=named)
 
 
 def _moved(pipeline: Any, device: str, dtype: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Originals:
         self._names = dict(names or {})
         self._open: dict[Path, Any] = {}
         self._scratch = scratch
+        if scratch:  # nobody may come to close it: opening can fail afterwards
+            weakref.finalize(self, shutil.rmtree, scratch, True)
 
     @property
     def is_checkpoint(self) -> bool:
@@ -72,7 +75,7 @@ class Originals:
 
 
 def find_originals(denoiser: nn.Module, layers: Iterable[Layer], directories: Iterable[Path],
-                   file: Path | None = None) -> Originals:
+                   file: Path | None = None, *, whole: bool = False) -> Originals:
     """The originals of a denoiser: from the first directory whose files agree with it, from the single file that it
     was converted from as far as its tensors are there whole, else from a scratch copy.
 
@@ -81,6 +84,7 @@ def find_originals(denoiser: nn.Module, layers: Iterable[Layer], directories: It
         layers: its layers.
         directories: where its checkpoint may lie (component directories).
         file: a single-file checkpoint, whose tensors have other names and are told by their values.
+        whole: compare every value, as a module needs that was in others' hands since it was loaded.
 
     Raises:
         ModelError: the scratch copy cannot be written.
@@ -89,7 +93,7 @@ def find_originals(denoiser: nn.Module, layers: Iterable[Layer], directories: It
     for directory in directories:
         for files in _file_sets(directory):
             found = Originals(files)
-            if _agree(found, files, denoiser, layers):
+            if _agree(found, files, denoiser, layers, whole):
                 return found
     names = _told_by_values(file, denoiser, layers) if file else {}
     rest = tuple(layer for layer in layers if _key(layer) not in names)
@@ -161,8 +165,9 @@ def _file_sets(directory: Path) -> Iterable[dict[str, Path]]:
                 continue
 
 
-def _agree(found: Originals, files: Mapping[str, Path], denoiser: nn.Module, layers: tuple[Layer, ...]) -> bool:
-    """Whether the files hold every layer with these very values (compared on strided samples)."""
+def _agree(found: Originals, files: Mapping[str, Path], denoiser: nn.Module, layers: tuple[Layer, ...],
+           whole: bool) -> bool:
+    """Whether the files hold every layer with these very values (compared on strided samples, unless as a whole)."""
     for layer in layers:
         if _key(layer) not in files:
             return False
@@ -173,7 +178,7 @@ def _agree(found: Originals, files: Mapping[str, Path], denoiser: nn.Module, lay
             return False
         if stored.shape != live.shape or not stored.is_floating_point():
             return False
-        a, b = _sample(stored).to(live.dtype), _sample(live).cpu()
+        a, b = (stored.to(live.dtype), live.cpu()) if whole else (_sample(stored).to(live.dtype), _sample(live).cpu())
         if not torch.equal(torch.nan_to_num(a, nan=0.5), torch.nan_to_num(b, nan=0.5)):
             return False
     return True

@@ -29,7 +29,7 @@ from engine.core.option import Option, options_for, parse_option
 from engine.core.places import cache_dir
 from engine.core.sizes import sensible_options
 from engine.live.cancel import Cancel, check_cancel
-from engine.live.manifest import Entry, Manifest, read_manifest, write_manifest
+from engine.live.manifest import Entry, Manifest, read_manifest, shards_named, write_manifest
 from engine.live.originals import Originals
 from engine.quant.qweight import QuantizedWeight
 from engine.quant.table import quantize_all, relative_error
@@ -291,9 +291,12 @@ def _remove_orphans(store: Store) -> None:
     """Delete shards that no manifest names, left by a kill; young ones may be another process's at work."""
     if not store.directory.is_dir():
         return
+    named = shards_named(store.directory)  # by whoever else writes here too
+    if named is None:
+        return
     for path in [*store.directory.glob("shard-*.safetensors"), *store.directory.glob("shard-*.tmp")]:
         with contextlib.suppress(OSError):
-            if path.name not in store._manifest.shards and time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
+            if path.name not in named and time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
                 path.unlink()
 
 

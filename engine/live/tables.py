@@ -166,7 +166,7 @@ def load_tables(path: str | Path) -> ActivationTables:
         about = {str(k): str(v) for k, v in head["about"].items()}
         return ActivationTables(str(head["model"]), tuple(map(float, head["timesteps"])),
                                 tuple(map(int, head["groups"])), layers, about)
-    except (KeyError, TypeError, ValueError, AttributeError, OptionError) as failure:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OptionError) as failure:
         raise StoreError(f"{path.name} holds broken activation tables ({str(failure)[:100]}); calibrate "
                          f"again.") from None
 

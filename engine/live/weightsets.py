@@ -114,7 +114,11 @@ class WeightSet:
         tensors = dict(self.tensors[layer]) if layer in self.tensors else self._read(layer)
         if checksum(tensors) != held.checksum:
             raise StoreError(f"The weights of {layer} in the weight set {self.id} are damaged; calibrate again.")
-        return QuantizedWeight(option, held.shape, tensors)
+        weight = QuantizedWeight(option, held.shape, tensors)
+        if not weight.is_whole:  # the checksum comes from the same file
+            raise StoreError(f"The weights of {layer} in the weight set {self.id} are not those of {option} for "
+                             f"{list(held.shape)}; calibrate again.")
+        return weight
 
     def _read(self, layer: str) -> dict[str, Tensor]:
         index = list(self.entries).index(layer)
@@ -177,7 +181,7 @@ def load_weight_set(path: str | Path) -> WeightSet:
                                        str(crc)) for name, option, shape, error, scaled, crc in head["layers"]}
         about = {str(k): str(v) for k, v in head["about"].items()}
         return WeightSet(str(head["model"]), entries, about, {}, path)
-    except (KeyError, TypeError, ValueError, AttributeError, OptionError) as failure:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OptionError) as failure:
         raise StoreError(f"{path.name} holds a broken weight set ({str(failure)[:100]}); calibrate again.") from None
 
 

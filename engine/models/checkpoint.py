@@ -157,7 +157,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
         shape = tuple(int(n) for n in entry["shape"])
         start, stop = (int(n) for n in entry["data_offsets"])
         tensor = TensorInfo(path, str(entry["dtype"]), shape)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ModelError(f"The header of {_short(path)} does not describe {name[:80]!r}; download it again.") from None
     whole = tensor.dtype not in BITS or stop - start == tensor.bytes
     if min(shape, default=0) < 0 or not 0 <= start <= stop or not whole:

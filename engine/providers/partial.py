@@ -65,16 +65,27 @@ class Partial:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of the file; reading stops at the first that is not one."""
+    """The whole lines of the file; a last one that is none (a kill cut it short) is left out.
+
+    Raises:
+        StudyError: it is something else than a file of measurements, which must not be written over, or damaged.
+    """
     if not path.is_file():
         return
     if path.stat().st_size > MAX_BYTES:
         raise StudyError(f"{path.name} is too large to be a file of measurements.")
-    for line in path.read_text(errors="replace").split("\n")[:-1]:
+    lines = path.read_text(errors="replace").split("\n")
+    if lines[:-1] == [] and lines[0]:
+        raise StudyError(f"{path.name} is no file of measurements; name another file.")
+    for number, line in enumerate(lines[:-1], 1):
         try:
             record = json.loads(line)
         except ValueError:
-            return
+            record = None
         if not isinstance(record, dict):
-            return
+            if number == len(lines) - 1 > 1:
+                return
+            raise StudyError(f"{path.name} is no file of measurements; name another file." if number == 1 else
+                             f"Line {number} of {path.name} is damaged; remove that line to go on with the others, or "
+                             f"name another file.")
         yield record

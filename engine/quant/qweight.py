@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 
 from engine.core.errors import OptionError
 from engine.core.option import Option
+from engine.core.sizes import BNB_BLOCK, RTN_ASYMMETRIC_UP_TO, rtn_group_count
 from engine.quant import affine, bnb, groupwise, kmeans
 from engine.quant.scaling import per_weight
 
@@ -61,6 +63,15 @@ class QuantizedWeight:
         """Bytes of all tensors: `core.sizes.stored_bytes`, or one more where the codes end within a byte."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the tensors are those of the option and shape, element by element; compiled loops trust them."""
+        wanted = part_sizes(self.option, self.shape)
+        found = {name: tensor.numel() for name, tensor in self.tensors.items() if name != TAU}
+        tau, codes = self.tensors.get(TAU), self.tensors.get("codes")
+        return found == wanted and (tau is None or tau.numel() == self.shape[1]) \
+            and (codes is None or codes.dtype == torch.uint8)
+
     def dequantize(self) -> torch.Tensor:
         """The weights this stands for, float32 [O, in, *kernel]."""
         return self.dequantize_into(torch.empty(self.shape))
@@ -87,6 +98,24 @@ class QuantizedWeight:
             with torch.no_grad():
                 out.copy_(target.view(self.shape))
         return out
+
+
+def part_sizes(option: Option, shape: tuple[int, ...]) -> dict[str, int]:
+    """Name -> elements of the tensors of a layer under an option, tau aside; see `QuantizedWeight`."""
+    weights, out, bits = math.prod(shape), shape[0], option.bits
+    codes = {"codes": (weights * bits + 7) // 8}
+    if option.method == "uaq":
+        return {**codes, "delta": out, "zero": out}
+    if option.method in ("kmeans_c", "kmeans_a"):
+        return {**codes, "codebook": 2**bits * (out if option.method == "kmeans_c" else 1)}
+    if option.method == "rtn_g64":
+        groups = out * rtn_group_count(shape[1]) * math.prod(shape[2:])
+        return {**codes, "scale": groups, **({"zero": groups} if bits <= RTN_ASYMMETRIC_UP_TO else {})}
+    if option.method in ("nf4", "fp4"):
+        return {**codes, "absmax": -(-weights // BNB_BLOCK)}
+    if option.method == "int8":
+        return {**codes, "absmax": out}
+    return {"weight": weights}
 
 
 def _rows_in_place(out: torch.Tensor) -> torch.Tensor | None:

@@ -131,8 +131,10 @@ class Study:
                 if known is None:
                     known = by_key[key] = self._enter(d, structure, environment, key), State.WAITING
                 elif known[1] != State.DONE:
-                    self.connection.execute("UPDATE trial SET key = ?, environment = ? WHERE id = ?",
-                                            [key, environment, known[0]])
+                    known = by_key.setdefault(key, known)  # another draw of this very recipe may have taken the key
+                    if known[1] != State.DONE:
+                        self.connection.execute("UPDATE trial SET key = ?, environment = ? WHERE id = ?",
+                                                [key, environment, known[0]])
                 if known[1] in (State.WAITING, State.RUNNING) or (known[1] == State.FAILED and retry_failed):
                     todo.append(known[0])
         rows = {row["id"]: row for row in self._all("SELECT * FROM trial")}

@@ -47,3 +47,21 @@ def test_without_a_path_records_stay_in_memory_and_bad_places_are_named(tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="Cannot write"):
         Partial(tmp_path / "file" / "p.jsonl", HEAD)
+
+
+@pytest.mark.parametrize("text", ['{\n "version": 1,\n "options": {}\n}\n', "a shopping list\n", "x"])
+def test_another_file_is_not_written_over(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.recipe.json"
+    path.write_text(text)
+    with pytest.raises(StudyError, match="is no file of measurements; name another file"):
+        Partial(path, {"version": 1})
+    assert path.read_text() == text
+
+
+def test_damage_in_the_middle_loses_nothing_that_follows(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    text = '{"version": 1}\n{"a": 1}\ngarbage\n{"a": 2}\n'
+    path.write_text(text)
+    with pytest.raises(StudyError, match=r"Line 3 of p\.jsonl is damaged"):
+        Partial(path, {"version": 1})
+    assert path.read_text() == text

@@ -145,6 +145,17 @@ def test_another_environment_needs_mixed(tmp_path: Path) -> None:
         assert [t.environment for t in study.plan(DRAWS, structure(), number)] == [2, 2]
 
 
+def test_two_draws_of_one_recipe_go_on_elsewhere(tmp_path: Path) -> None:
+    twins = [DRAWS[0], replace(DRAWS[0], preset="wide"), DRAWS[1]]
+    with open_study(tmp_path / "s.sqlite", protocol()) as study:
+        assert len(study.plan(twins, structure(), study.admit(environment()))) == 2
+        number = study.admit(environment(threads=2), mixed=True)
+        for _ in range(2):
+            todo = study.plan(twins, structure(), number)
+            assert [t.options for t in todo] == [DRAWS[0].options, DRAWS[1].options]
+            assert {t.environment for t in todo} == {number}
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"identity": "e" * 64}, "another model"), ({"steps": 9}, "steps: '9' here, '2' there"),
     ({"seeds": (1, 2)}, "images: '2' here, '8' there"), ({"engine": "9.9"}, "engine"),

@@ -122,6 +122,16 @@ def test_dragging_a_selected_card_moves_the_whole_selection(story: Callable[...,
     assert {released[0]["options"][n] for n in ("conv_in", "conv_out")} == {"uaq-3"}
 
 
+def test_keys_held_together_end_what_they_began(story: Callable[..., Any]) -> None:
+    page = story("unet")
+    page.locator("#graph [data-kind='card'], [data-kind='card']").first.focus()
+    for key in ("+", "-"):
+        page.keyboard.down(key)
+    for key in ("+", "-"):
+        page.keyboard.up(key)
+    assert page.evaluate("() => [...QS.stores.values()].every((s) => s.base === null)")
+
+
 def test_answers_that_come_during_a_gesture_are_all_taken(story: Callable[..., Any]) -> None:
     page = story("unet")
     option, forecast = page.evaluate("""() => {
