@@ -98,13 +98,13 @@ def find_originals(denoiser: nn.Module, layers: Iterable[Layer], directories: It
     names = _told_by_values(file, denoiser, layers) if file else {}
     rest = tuple(layer for layer in layers if _key(layer) not in names)
     if not names:
-        return _saved_to_scratch(denoiser, layers)
+        return Originals(*_saved_to_scratch(denoiser, layers))
     assert file is not None
     files = dict.fromkeys(names, file)
     if not rest:
         return Originals(files, names=names)
-    copied = _saved_to_scratch(denoiser, rest)
-    return Originals({**files, **copied._files}, copied._scratch, names)
+    copied, scratch = _saved_to_scratch(denoiser, rest)
+    return Originals({**files, **copied}, scratch, names)
 
 
 def _told_by_values(file: Path, denoiser: nn.Module, layers: tuple[Layer, ...]) -> dict[str, str]:
@@ -190,7 +190,8 @@ def _sample(weight: Tensor) -> Tensor:
     return weight[tuple(i.to(weight.device) for i in at)]
 
 
-def _saved_to_scratch(denoiser: nn.Module, layers: tuple[Layer, ...]) -> Originals:
+def _saved_to_scratch(denoiser: nn.Module, layers: tuple[Layer, ...]) -> tuple[dict[str, Path], Path]:
+    """Tensor name -> file, and the directory of these files."""
     scratch = Path(tempfile.mkdtemp(prefix="quantscape-model-"))
     files: dict[str, Path] = {}
     try:
@@ -202,7 +203,7 @@ def _saved_to_scratch(denoiser: nn.Module, layers: tuple[Layer, ...]) -> Origina
         shutil.rmtree(scratch, ignore_errors=True)
         raise ModelError(f"Cannot keep a copy of the weights in {scratch.parent} ({failure}); free space there, or "
                          f"open the model from a diffusers directory.") from None
-    return Originals(files, scratch)
+    return files, scratch
 
 
 def _parts(denoiser: nn.Module, layers: tuple[Layer, ...]) -> Iterable[dict[str, Tensor]]:
