@@ -113,7 +113,7 @@ def test_a_model_that_is_being_opened_keeps_nobody_from_the_others(monkeypatch: 
 
 def test_names_of_no_model_leave_nothing_behind() -> None:
     context = Context(LOCAL)
-    for name in ("no/such", "x" * 300, "~nobody-of-this-name/m", "/root/\0x"):
+    for name in ("no/such", "x" * 300, "~nobody-of-this-name/m", "/none/\0x"):
         with pytest.raises(ModelError):
             context.model(name)
     assert not context._turns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import tempfile
 import time
@@ -16,6 +17,7 @@ from engine.core.errors import StoreError
 from engine.core.option import Option, options_for, parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.export.exporting import Exported, export
+from engine.export.packed_loader import part_table
 from engine.live.model import Model, open_model
 from engine.live.store import ORPHAN_SECONDS, _remove_orphans, build, requests
 from engine.live.weightsets import weight_set
@@ -31,6 +33,8 @@ CASES = [(option, shape) for shape in ((16, 64), (8, 24, 3, 3), (12, 1, 3, 3))
 def test_sizes_are_those_of_what_is_made(option: Option, shape: tuple[int, ...]) -> None:
     made = quantize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), option)
     assert made.is_whole and part_sizes(option, shape) == {n: t.numel() for n, t in made.tensors.items()}
+    beside = {n: math.prod(size) for n, _, size in part_table(str(option), shape, torch.float16)}
+    assert beside == part_sizes(option, shape), "the packed loader stands alone, so it says the same a second time"
     name = next(iter(made.tensors))
     cut = {**made.tensors, name: made.tensors[name].reshape(-1)[:-1]}
     assert not QuantizedWeight(option, shape, cut).is_whole
