@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from engine.core.errors import Cancelled, EngineError
 
 # verb -> (module, one-line help); a module is imported only when its verb is used, so `--help` needs no torch.
-RESUMED = ("quantize", "calibrate", "study", "evidence", "bench")  # verbs that keep what they finished
+RESUMED = ("quantize", "calibrate", "study", "evidence")  # verbs that keep what they finished; of benches some do
 VERBS: dict[str, tuple[str, str]] = {
     "models": ("engine.cli.models", "list catalogue and demo models, and whether their weights are present"),
     "inspect": ("engine.cli.inspect", "layers, blocks, graph, weights and bytes of a model; works without weights"),
