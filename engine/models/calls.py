@@ -85,7 +85,10 @@ def _guidance(pipeline: Any, names: Mapping[str, Any], request: Asked) -> dict[s
 
 
 def _positions(pipeline: Any, names: Mapping[str, inspect.Parameter]) -> int | None:
-    """The call's own text length, cut to what tokenizers and text encoders can take; None = no such argument."""
+    """The call's own text length, cut to what tokenizers and text encoders can take; None = no such argument.
+
+    Calls pad to it: beyond what the tokenizer takes there is nothing but masked padding, which only costs time.
+    """
     wanted = names["max_sequence_length"].default if "max_sequence_length" in names else None
     if not isinstance(wanted, int):
         return None
@@ -95,6 +98,9 @@ def _positions(pipeline: Any, names: Mapping[str, inspect.Parameter]) -> int | N
         if name.startswith("text_encoder") and _takes_length(pipeline, number):
             limit = getattr(getattr(component, "config", None), "max_position_embeddings", None)
             limits += [limit] if isinstance(limit, int) else []
+            tokenizer = pipeline.components.get(name.replace("text_encoder", "tokenizer"))
+            tokens = getattr(tokenizer, "model_max_length", None)
+            limits += [tokens] if isinstance(tokens, int) else []
     return min(limits)
 
 

@@ -76,6 +76,8 @@ def test_the_length_of_the_text_is_what_the_encoder_can_take(tiny) -> None:
     components = {**pipeline.components, "text_encoder": short}
     stand_in = type("PixArt", (), {"__call__": type(pipeline).__call__, "components": components})()
     assert call_arguments(stand_in, Request())["max_sequence_length"] == 77
+    stand_in.components = {**pipeline.components, "tokenizer": SimpleNamespace(model_max_length=32)}
+    assert call_arguments(stand_in, Request())["max_sequence_length"] == 32  # the rest would be masked padding
 
 
 def test_negative_prompts_only_where_guidance_is_on(tiny) -> None:
