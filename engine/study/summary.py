@@ -16,6 +16,7 @@ from engine.study.reliability import Reliability, label_reliability
 from engine.study.storage import Study, read_study
 from engine.study.trial import State
 
+TINY_S = 1e-9
 DEFAULT_LABEL = "psnr"  # what predictors are fitted to unless told otherwise
 
 
@@ -42,7 +43,8 @@ def summary(path: str | Path, metric: str = "", first: int | None = None) -> dic
                 raise
             note = str(problem)
         others = _reliabilities(study, ids) if reliability else {}
-        spent = sum(t.duration_s for t in trials)
+        spent = np.array([t.duration_s for t in trials] or [0.0])
+        beyond = 1 - np.array([t.generating_s for t in trials] or [0.0]) / np.maximum(spent, TINY_S)
         presets = sorted({(t.preset, t.seed) for t in (study.trials(None) if first is None else trials)})
         runs = study.predictors()
         return {
@@ -53,8 +55,8 @@ def summary(path: str | Path, metric: str = "", first: int | None = None) -> dic
                         for p, s in presets],
             "bits_per_weight": [min(t.bits for t in trials), max(t.bits for t in trials)] if trials else [],
             "metrics": study.metric_names(), "steps": study.protocol.steps, "split": study.protocol.split,
-            "seconds_per_trial": spent / len(trials) if trials else 0.0,
-            "overhead": 1 - sum(t.generating_s for t in trials) / spent if spent else 0.0,
+            # Medians: a machine that stood still during one trial would otherwise make every trial look dear.
+            "seconds_per_trial": float(np.median(spent)), "overhead": float(np.median(beyond)) if trials else 0.0,
             "environments": [str(e) for e in study.environments().values()],
             "label_reliability": reliability, "label_reliabilities": others, "note": note,
             "predictor": runs[-1]["figures"] if runs else None,
@@ -96,7 +98,7 @@ def summary_text(values: dict[str, Any]) -> str:
         f"{values['file']}: {values['model']}, {values['trials']} trials x {values['images']} images, "
         f"{values['steps']} steps" + (f", {low:.2f} to {high:.2f} bits per weight" if values["trials"] else ""),
         *(f"  {p['preset']}, seed {p['seed']}: {p['trials']}" for p in values["presets"]),
-        f"failed {values['failed']}, waiting {values['waiting']}; {values['seconds_per_trial']:.2f} s per trial, "
+        f"failed {values['failed']}, waiting {values['waiting']}; {values['seconds_per_trial']:.2f} s per trial (median), "
         f"{100 * values['overhead']:.1f} % beyond generating",
         *(f"measured on {e}" for e in values["environments"]),
     ]
