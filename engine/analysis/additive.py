@@ -9,6 +9,7 @@ import numpy as np
 from engine.analysis.damage import DamageModel
 from engine.analysis.damage_fit import Prior, fit_with
 from engine.analysis.predictor import LEAST_SUPPORT, Kind, Predictor
+from engine.analysis.ranking import Quality
 from engine.analysis.trials import Ints, TrialTable
 from engine.core.option import FP16
 from engine.core.record import Scores, Trust
@@ -74,7 +75,22 @@ def trust_of(predictor: Predictor, kind: Kind | None = None) -> Trust:
     """How far the predictor (or one kind of its members) can be believed: its held-out rank correlation within bins of
     bits, else overall."""
     figures = predictor.report.quality or predictor.report.target
-    best = figures[kind or predictor.kind]
+    return _trust(predictor, figures[kind or predictor.kind])
+
+
+def trust_of_norms(predictor: Predictor, kind: Kind, hop: int) -> Trust:
+    """The same for scores made of embedding norms: how these rank held-out trials, whatever the network predicts.
+
+    Args:
+        predictor: with networks.
+        kind: of the networks.
+        hop: 0 = single layers, -1 = all parts together; see `Report.hop_target`.
+    """
+    figures = predictor.report.hop_quality or predictor.report.hop_target
+    return _trust(predictor, figures[kind][hop])
+
+
+def _trust(predictor: Predictor, best: Quality) -> Trust:
     within = best.spearman_in_bins
     note = f"within bins of 0.1 bits; {best.spearman:.3f} overall" if within is not None else "over all sizes"
     return Trust(predictor.about.get("study", ""), predictor.report.trials, int(predictor.about.get("images", "0")),

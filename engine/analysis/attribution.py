@@ -143,14 +143,14 @@ def attribution_scores(predictor: Predictor, method: Method, options: Sequence[O
 
 
 def _networks_kind(predictor: Predictor) -> Kind:
-    """The networks that are asked unless others are named."""
+    """The networks that are asked unless others are named: the guided ones predict better."""
     return Kind.GUIDED if Kind.GUIDED in predictor.members else Kind.GNN
 
 
 def _from_gradients(predictor: Predictor, recipe: Ints, reference: Ints, method: Method,
                     kind: Kind | None) -> Attribution:
     """Mean over the folds of PyG's explanation of each network, in units of the target."""
-    members = predictor.networks(kind if kind in (Kind.GNN, Kind.GUIDED) else None)
+    members = predictor.networks(kind if kind in (Kind.GNN, Kind.GUIDED) else _networks_kind(predictor))
     graph, groups = predictor.subject.graph, members[0].subject.table.groups
     index = node_rows(predictor.subject.table, graph, np.stack([recipe, reference]))
     masks = np.mean([m.spread * _explain(m, index, method) for m in members], 0)

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.analysis.additive import trust_of
-from engine.analysis.predictor import Predictor
+from engine.analysis.additive import trust_of_norms
+from engine.analysis.predictor import Kind, Predictor
 from engine.analysis.scoring import UNIT, BlockScores
 from engine.core.record import Scores
 
 
-def block_table(predictor: Predictor, found: Sequence[BlockScores]) -> Scores:
-    """Scores of provider "gnn-block".
+def block_table(predictor: Predictor, found: Sequence[BlockScores], kind: Kind | None = None) -> Scores:
+    """Scores of provider "gnn-block", of the networks (by default `Predictor.embedding`) that the parts were scored by.
 
     A layer's damage at an option is how far the best joint assignment that gives it this option lies below the best
     of all; a block's is that of the whole block at the option, parts of a block added up.
     """
-    parts = block_damage(found)
+    kind, parts = kind or predictor.embedding, block_damage(found)
     layers: dict[str, dict[str, float]] = {name: {} for name in predictor.subject.graph.choices}
     for part in found:
         top, scores = max(part.scores), np.array(part.scores)
@@ -32,8 +32,8 @@ def block_table(predictor: Predictor, found: Sequence[BlockScores]) -> Scores:
         inside = [name for name, members in homes.items() if members <= set(block.layers)]
         common = set.intersection(*(set(parts[name]) for name in inside)) if inside else set()
         blocks[block.id] = {o: sum(parts[name][o] for name in inside) for o in sorted(common)}
-    return Scores("gnn-block", predictor.subject.structure.identity, UNIT, layers, blocks, trust_of(predictor),
-                  about=dict(predictor.about))
+    return Scores("gnn-block", predictor.subject.structure.identity, UNIT, layers, blocks,
+                  trust_of_norms(predictor, kind, -1), about={**predictor.about, "kind": str(kind)})
 
 
 def block_damage(found: Sequence[BlockScores]) -> dict[str, dict[str, float]]:

@@ -158,18 +158,33 @@ class Predictor:
         gain = (figures[best].spearman_in_bins or 0.0) - (figures[Kind.DAMAGE].spearman_in_bins or 0.0)
         return best if gain > NEARLY else Kind.DAMAGE
 
+    @property
+    def embedding(self) -> Kind:
+        """The kind of network whose embedding norms rank held-out trials best, by single layers and by parts together.
+
+        A guided network begins as the additive model and may be stopped before its embedding has learned anything,
+        however well it predicts.
+
+        Raises:
+            InputError: there are no networks.
+        """
+        kinds = [k for k in (Kind.GNN, Kind.GUIDED) if self.members.get(k)]
+        if not kinds:
+            raise InputError(
+                "This predictor holds no such networks, so it has no embeddings; fit it with gnn or guided.")
+        norms = self.report.hops
+        return max(kinds, key=lambda k: norms[k][0] + norms[k][-1] if k in norms else 0.0)
+
     def networks(self, kind: Kind | None = None) -> list[GnnMember]:
-        """The networks of a kind; by default the guided ones, else the plain ones.
+        """The networks of a kind; by default those of `embedding`.
 
         Raises:
             InputError: there are none.
         """
-        kinds = [kind] if kind else [Kind.GUIDED, Kind.GNN]
-        for wanted in kinds:
-            found = [m for m in self.members.get(wanted, ()) if isinstance(m, GnnMember)]
-            if found:
-                return found
-        raise InputError("This predictor holds no such networks, so it has no embeddings; fit it with gnn or guided.")
+        found = [m for m in self.members.get(kind or self.embedding, ()) if isinstance(m, GnnMember)]
+        if not found:
+            raise InputError(f"This predictor holds no such networks ({kind}); fit it with gnn or guided.")
+        return found
 
     def _each(self, picks: Ints, kind: Kind) -> Floats:
         """[folds, T]"""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.analysis.additive import trust_of
+from engine.analysis.additive import trust_of_norms
 from engine.analysis.attention import Wiring, wiring
 from engine.analysis.features import node_rows
 from engine.analysis.predictor import LEAST_SUPPORT, GnnMember, Kind, Predictor
@@ -66,6 +66,7 @@ def operation_scores(predictor: Predictor, kind: Kind | None = None) -> Scores:
     """
     graph, table = predictor.subject.graph, predictor.subject.table
     total = np.zeros(len(table.rows))
+    kind = kind or predictor.embedding
     members = predictor.networks(kind)
     for member in members:
         rows = torch.from_numpy(member.subject.table.rows).float()
@@ -79,8 +80,8 @@ def operation_scores(predictor: Predictor, kind: Kind | None = None) -> Scores:
         score = total[table.row_of[nodes][:, offered]].mean(0)
         layers[choice] = {str(predictor.subject.space.options[k]): float(score.max() - s)
                           for k, s in zip(offered, score, strict=True)}
-    return Scores("gnn-operation", predictor.subject.structure.identity, UNIT, layers, trust=trust_of(predictor),
-                  about=dict(predictor.about))
+    return Scores("gnn-operation", predictor.subject.structure.identity, UNIT, layers,
+                  trust=trust_of_norms(predictor, kind, 0), about={**predictor.about, "kind": str(kind)})
 
 
 def block_scores(predictor: Predictor, trials: Ints, *, kind: Kind | None = None, most: int = MOST_CANDIDATES,

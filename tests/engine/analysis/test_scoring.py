@@ -116,3 +116,21 @@ def test_blocks_as_a_table(predictor: Predictor, blocks: list[BlockScores]) -> N
 def test_contexts_are_real_trials(predictor: Predictor, small: TrialTable) -> None:
     rows = node_rows(predictor.subject.table, predictor.subject.graph, small.picks[:CONTEXTS])
     assert rows.min() >= 0
+
+
+def test_embeddings_are_those_that_rank_best_and_say_so(predictor: Predictor) -> None:
+    """A guided network stopped at its additive start predicts well and has an embedding of chance."""
+    assert {Kind.GNN, Kind.GUIDED} <= set(predictor.members)
+    for kind in (Kind.GNN, Kind.GUIDED):
+        other = Kind.GUIDED if kind is Kind.GNN else Kind.GNN
+        report = replace(predictor.report, hops={str(kind): (0.7, 0.6, 0.6, 0.6, 0.6, 0.8),
+                                                 str(other): (0.4, 0.9, 0.9, 0.9, 0.9, 0.5)})
+        found = replace(predictor, report=report)
+        assert found.embedding is kind
+        scores = operation_scores(found)
+        assert scores.layers == operation_scores(predictor, kind).layers
+        assert scores.about["kind"] == kind
+        figures = (report.quality and report.hop_quality) or report.hop_target
+        best = figures[kind][0]
+        assert scores.trust.rank_correlation == (best.spearman if best.spearman_in_bins is None
+                                                 else best.spearman_in_bins)
