@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from engine.live.generate import pictures
 from engine.live.model import Model
 from engine.live.request import Request, checked
 from engine.metrics.bootstrap import mean_metric
-from engine.metrics.compare import PAIRED, Reference, compared, floor
+from engine.metrics.compare import PAIRED, Compared, Reference, compared, floor
 from engine.metrics.features import find_extractor
 from engine.metrics.paired import mse, psnr, stack
 from engine.providers.partial import Partial
@@ -72,6 +72,8 @@ class Result:
         metrics: with n and 95 % interval.
         images: name of a paired metric -> its value of every image.
         seconds: what measuring took.
+        left_out: name of a distance between sets -> its values with one group of images left out at a time, which
+            differences between recipes are made of.
     """
 
     recipe: str
@@ -80,6 +82,7 @@ class Result:
     metrics: tuple[Metric, ...]
     images: dict[str, tuple[float, ...]]
     seconds: float
+    left_out: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def metric(self, name: str) -> Metric | None:
         """A metric by its name, with or without the extractor in brackets."""
@@ -142,10 +145,11 @@ class Gauge:
         apply_all(self._model, recipe, cancel=cancel)
         made = self._pictures(self._request, cancel)
         structure = self._model.structure
-        metrics, images = _errors(full, made) if self.setting.brief else compared(full, made)
+        found = _errors(full, made) if self.setting.brief else compared(full, made)
         return Result(recipe.hash, recipe_bytes(structure, recipe.options),
                       {layer.name: str(recipe.options.get(layer.name, FP16)) for layer in structure.choices},
-                      tuple(metrics), _rounded(images), time.perf_counter() - start)
+                      tuple(found.metrics), _rounded(found.per_image), time.perf_counter() - start,
+                      _rounded(found.left_out))
 
     def _floor(self, cancel: Cancel | None) -> Result:
         start = time.perf_counter()
@@ -186,12 +190,12 @@ class Gauge:
                 "guidance": request.guidance, "height": request.height, "width": request.width}
 
 
-def _errors(full: Reference, made: Sequence[Any]) -> tuple[list[Metric], dict[str, np.ndarray]]:
+def _errors(full: Reference, made: Sequence[Any]) -> Compared:
     """The two metrics of a brief look, and their values per image."""
     images = stack(made)
     values = {"psnr": psnr(full.images, images), "image_mse": mse(full.images, images)}
-    return [mean_metric(name, column, PAIRED[name][0], higher_is_better=PAIRED[name][1])
-            for name, column in values.items()], values
+    return Compared([mean_metric(name, column, PAIRED[name][0], higher_is_better=PAIRED[name][1])
+                     for name, column in values.items()], values, {})
 
 
 def _rounded(values: dict[str, np.ndarray]) -> dict[str, tuple[float, ...]]:

@@ -11,7 +11,7 @@ from engine.analysis.scoring import BlockScores, block_scores, operation_scores
 from engine.core.errors import StudyError
 from engine.core.files import read_json, write_json
 from engine.core.jsonrecord import from_json, to_json
-from engine.core.option import Option, parse_option
+from engine.core.option import parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
 from engine.evidence.agreement import BLOCKS, at_option, size_only
@@ -20,6 +20,7 @@ from engine.evidence.contest import (
     CANDIDATES,
     DRAWS,
     OURS,
+    PAPER,
     RANDOM,
     Budget,
     Dropped,
@@ -28,6 +29,7 @@ from engine.evidence.contest import (
     budgets,
     entries,
     fingerprint,
+    fours,
 )
 from engine.evidence.effort import Effort, efforts
 from engine.evidence.gauge import FULL, Gauge, Setting
@@ -41,7 +43,6 @@ from engine.providers.cumulative import PROVIDER as CUMULATIVE
 from engine.providers.cumulative import cumulative
 from engine.providers.progress import Progress
 
-PAPER = tuple(Option(m, b) for m in ("uaq", "kmeans_c", "kmeans_a") for b in (3, 4))
 SWITCHED_AT = "uaq-3"
 JUDGED = (OURS, RANDOM)  # of several recipes one is chosen by calibration images
 SHORTLISTED = 2  # of a budget's candidates, and of its draws, are judged on more images than the others
@@ -151,7 +152,7 @@ def _contenders(studied: Studied, places: Places, predictor: Predictor, known: d
             blocks.append(block)
             yield Progress(f"joint scores of {block.id}", number + 1, len(predictor.subject.graph.parts))
         sources = replace(sources, operation=operation_scores(predictor), blocks=blocks)
-    every = [e for budget in sizes for e in entries(sources, budget)]
+    every = [*(e for budget in sizes for e in entries(sources, budget)), *fours(sources.advisor)]
     found, dropped = [e for e in every if isinstance(e, Entry)], [e for e in every if isinstance(e, Dropped)]
     write_json(path, {"dropped": to_json(dropped), "entries": [
         {"budget": e.budget, "contender": e.contender, "bytes": e.bytes, "note": e.note,

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.evidence.contest import OURS, UNIFORM, Budget, Entry, at_budget
 from engine.evidence.gauge import Result
-from engine.metrics.bootstrap import difference_interval
+from engine.metrics.bootstrap import difference_interval, set_difference
 from engine.metrics.compare import PAIRED
 
 LABEL = "psnr"
@@ -81,6 +81,10 @@ def _row(entry: Entry, theirs: Result, ours: Result) -> dict[str, Any]:
         plain = name.partition("[")[0]
         differences[plain] = list(difference_interval(values, theirs.images[name]))
         outcome[plain] = judge(differences[plain], higher_is_better=PAIRED[plain][1])
+    for name, groups in ours.left_out.items():
+        plain, (a, b) = name.partition("[")[0], (_value(ours, name), _value(theirs, name))
+        differences[plain] = list(set_difference(a, groups, b, theirs.left_out[name]))
+        outcome[plain] = judge(differences[plain], higher_is_better=False)
     metrics = {}
     for name in SHOWN:
         metric = theirs.metric(name)
@@ -92,6 +96,10 @@ def _row(entry: Entry, theirs: Result, ours: Result) -> dict[str, Any]:
 
 def label_of(result: Result) -> float:
     """The metric everything is compared by."""
-    metric = result.metric(LABEL)
+    return _value(result, LABEL)
+
+
+def _value(result: Result, name: str) -> float:
+    metric = result.metric(name)
     assert metric is not None
     return metric.value

@@ -37,8 +37,8 @@ def difference_interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, 
     return float(difference.mean()), *interval(difference)
 
 
-def jackknife(statistic: Callable[[np.ndarray], float], count: int, groups: int = GROUPS) -> tuple[float, float]:
-    """Value and half width of the 95 % interval of a statistic of a set, by leaving out one group at a time.
+def left_out(statistic: Callable[[np.ndarray], float], count: int, groups: int = GROUPS) -> tuple[float, np.ndarray]:
+    """Value of a statistic of a set, and its values [groups] with one group of images left out at a time.
 
     Resampling with replacement is wrong for kernel and Fréchet distances (repeated images look like a real
     coincidence); the delete-a-group jackknife is not (Shao and Tu 1995, 2.3).
@@ -46,16 +46,32 @@ def jackknife(statistic: Callable[[np.ndarray], float], count: int, groups: int 
     Args:
         statistic: from the indices of the images kept to the number.
         count: how many images there are.
-        groups: how many groups they are dealt into.
+        groups: how many groups they are dealt into; the same ones for every set of as many images.
     """
     everything = np.arange(count)
-    value = statistic(everything)
     groups = min(groups, count)
     if count < 4:
-        return value, 0.0
-    left_out = [statistic(everything[everything % groups != g]) for g in range(groups)]
-    variance = (groups - 1) / groups * float(np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
-    return value, Z_95 * variance**0.5
+        return statistic(everything), np.full(groups, statistic(everything))
+    return statistic(everything), np.array([statistic(everything[everything % groups != g]) for g in range(groups)])
+
+
+def half_width(values: np.ndarray) -> float:
+    """Of the 95 % interval of a statistic, from its values with one group left out at a time."""
+    groups = len(values)
+    return Z_95 * float((groups - 1) / groups * np.sum((values - np.mean(values)) ** 2)) ** 0.5
+
+
+def set_difference(a: float, a_left_out: Sequence[float], b: float,
+                   b_left_out: Sequence[float]) -> tuple[float, float, float]:
+    """a - b of one statistic of two sets of the same images, with its interval: (difference, low, high).
+
+    The groups left out hold the same images on both sides, so what both sets share cancels.
+    """
+    if len(a_left_out) != len(b_left_out):
+        raise InputError(f"A paired difference needs the same groups on both sides, got {len(a_left_out)} and "
+                         f"{len(b_left_out)}.")
+    half = half_width(np.asarray(a_left_out, np.float64) - np.asarray(b_left_out, np.float64))
+    return a - b, a - b - half, a - b + half
 
 
 def mean_metric(name: str, values: Sequence[float] | np.ndarray, unit: str, *, higher_is_better: bool) -> Metric:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -57,18 +57,33 @@ def compare(full: Reference | Sequence[Picture], quantized: Sequence[Picture],
     with an extractor `feature_distance[x]`, `kernel_distance[x]`, `frechet[x]` where there are enough images, and
     `clip_score[x]` where it reads text and all pictures have prompts.
     """
-    return compared(full, quantized, extractor)[0]
+    return compared(full, quantized, extractor).metrics
+
+
+class Compared(NamedTuple):
+    """Everything about quantized pictures: what differences between recipes are made of goes with the metrics.
+
+    Attributes:
+        metrics: as `compare` gives them.
+        per_image: name of a paired metric -> [n].
+        left_out: name of a distance between sets -> its values with one group of images left out at a time.
+    """
+
+    metrics: list[Metric]
+    per_image: dict[str, np.ndarray]
+    left_out: dict[str, np.ndarray]
 
 
 def compared(full: Reference | Sequence[Picture], quantized: Sequence[Picture],
-             extractor: Extractor | None = None) -> tuple[list[Metric], dict[str, np.ndarray]]:
-    """`compare` and `per_image` of the same pictures, features computed once."""
+             extractor: Extractor | None = None) -> Compared:
+    """`compare`, `per_image` and the parts of set distances of the same pictures, features computed once."""
     reference = full if isinstance(full, Reference) else Reference(full, extractor)
     per_image, theirs = _per_image(reference, quantized)
     metrics = [_mean(name, values) for name, values in per_image.items()]
+    sets: list[tuple[Metric, np.ndarray]] = []
     if reference.extractor and reference.features is not None and theirs is not None and len(theirs) > 1:
-        metrics += _distances(reference.features, theirs, reference.extractor, "", paired=True)
-    return metrics, per_image
+        sets = _distances(reference.features, theirs, reference.extractor, "", paired=True)
+    return Compared(metrics + [m for m, _ in sets], per_image, {m.name: values for m, values in sets})
 
 
 def per_image(full: Reference | Sequence[Picture], quantized: Sequence[Picture],
@@ -125,7 +140,7 @@ def floor(full: Reference | Sequence[Picture], other_seeds: Sequence[Picture],
     extractor = reference.extractor
     theirs = features(extractor, list(other_seeds))
     same_prompts = [p.prompt for p in reference.pictures] == [p.prompt for p in other_seeds]
-    metrics = _distances(reference.features, theirs, extractor, "_floor", paired=same_prompts)
+    metrics = [m for m, _ in _distances(reference.features, theirs, extractor, "_floor", paired=same_prompts)]
     prompts = [p.prompt for p in reference.pictures]
     if extractor.of_texts and all(prompts):
         values = clip_score(extractor, reference.features, prompts)
@@ -140,10 +155,11 @@ def distances(a: Sequence[Picture] | Tensor, b: Sequence[Picture] | Tensor, extr
     `against` becomes part of the name: `kernel_distance_reference[x]` for "reference".
     """
     ours, theirs = features(extractor, a), features(extractor, b)
-    return _distances(ours, theirs, extractor, f"_{against}" if against else "", paired=False)
+    return [m for m, _ in _distances(ours, theirs, extractor, f"_{against}" if against else "", paired=False)]
 
 
-def _distances(a: Tensor, b: Tensor, extractor: Extractor, suffix: str, *, paired: bool) -> list[Metric]:
+def _distances(a: Tensor, b: Tensor, extractor: Extractor, suffix: str, *,
+               paired: bool) -> list[tuple[Metric, np.ndarray]]:
     metrics = [kernel_metric(a, b, extractor.name, f"kernel_distance{suffix}", paired=paired)]
     if min(len(a), len(b)) >= IMAGES_PER_DIMENSION * extractor.dim:
         metrics.append(frechet_metric(a, b, extractor.name, f"frechet{suffix}"))

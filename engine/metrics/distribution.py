@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.core.errors import InputError
 from engine.core.record import Metric
-from engine.metrics.bootstrap import jackknife, set_metric
+from engine.metrics.bootstrap import half_width, left_out, set_metric
 
 # A covariance of D dimensions from fewer than 2 D images is singular or close to it, and the distance mostly bias.
 IMAGES_PER_DIMENSION = 2
@@ -57,8 +57,8 @@ def _off_diagonal_mean(kernel: Tensor) -> Tensor:
     return (kernel.sum() - kernel.trace()) / (n * (n - 1))
 
 
-def frechet_metric(a: Tensor, b: Tensor, extractor: str, name: str = "frechet") -> Metric:
-    """`frechet[extractor]` with its jackknife interval; n is the smaller set.
+def frechet_metric(a: Tensor, b: Tensor, extractor: str, name: str = "frechet") -> tuple[Metric, np.ndarray]:
+    """`frechet[extractor]` with its jackknife interval (n is the smaller set), and its values with a group left out.
 
     Raises:
         InputError: fewer images than twice the feature dimension.
@@ -67,13 +67,14 @@ def frechet_metric(a: Tensor, b: Tensor, extractor: str, name: str = "frechet") 
     if n < needed:
         raise InputError(f"A Fréchet distance over {a.shape[1]} features of {extractor} needs at least {needed} images "
                          f"in each set, got {n}; use the kernel distance, or more images.")
-    value, half = jackknife(lambda keep: frechet(a[_part(keep, n, len(a))], b[_part(keep, n, len(b))]), n)
-    return set_metric(f"{name}[{extractor}]", value, half, n)
+    value, values = left_out(lambda keep: frechet(a[_part(keep, n, len(a))], b[_part(keep, n, len(b))]), n)
+    return set_metric(f"{name}[{extractor}]", value, half_width(values), n), values
 
 
 def kernel_metric(a: Tensor, b: Tensor, extractor: str, name: str = "kernel_distance", *,
-                  paired: bool = False) -> Metric:
-    """`kernel_distance[extractor]` with its jackknife interval; n is the smaller set; `paired` as above.
+                  paired: bool = False) -> tuple[Metric, np.ndarray]:
+    """`kernel_distance[extractor]` with its jackknife interval (n is the smaller set; `paired` as above), and its
+    values with a group left out.
 
     Raises:
         InputError: fewer than two images in a set, or sets of unequal size called paired.
@@ -90,8 +91,8 @@ def kernel_metric(a: Tensor, b: Tensor, extractor: str, name: str = "kernel_dist
         i, j = _part(keep, n, len(a)), _part(keep, n, len(b))
         return _mmd(k_aa[i][:, i], k_bb[j][:, j], k_ab[i][:, j], paired)
 
-    value, half = jackknife(statistic, n)
-    return set_metric(f"{name}[{extractor}]", value, half, n)
+    value, values = left_out(statistic, n)
+    return set_metric(f"{name}[{extractor}]", value, half_width(values), n), values
 
 
 def _part(keep: np.ndarray, n: int, size: int) -> Tensor:

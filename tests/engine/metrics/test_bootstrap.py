@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.core.errors import InputError
-from engine.metrics.bootstrap import difference_interval, interval, jackknife, mean_metric
+from engine.metrics.bootstrap import difference_interval, half_width, interval, left_out, mean_metric, set_difference
 
 
 def test_the_bootstrap_of_a_mean_is_the_normal_interval() -> None:
@@ -20,9 +20,9 @@ def test_the_bootstrap_of_a_mean_is_the_normal_interval() -> None:
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     data = np.random.default_rng(1).standard_normal(50)
-    value, half = jackknife(lambda keep: float(data[keep].mean()), 50, groups=50)
+    value, values = left_out(lambda keep: float(data[keep].mean()), 50, groups=50)
     assert value == pytest.approx(data.mean())
-    assert half == pytest.approx(1.959964 * data.std(ddof=1) / 50**0.5, rel=1e-9)
+    assert half_width(values) == pytest.approx(1.959964 * data.std(ddof=1) / 50**0.5, rel=1e-9)
 
 
 def test_one_image_has_no_interval() -> None:
@@ -46,3 +46,17 @@ def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
     assert interval(a)[0] < interval(b)[1]  # unpaired, the intervals overlap
     with pytest.raises(InputError, match="same images"):
         difference_interval(a, b[:-1])
+
+
+def test_a_difference_of_sets_is_that_of_the_paired_values_and_forgets_what_they_share() -> None:
+    """For a mean as the statistic it is the paired t interval; unpaired, what both sets share would widen it."""
+    rng = np.random.default_rng(7)
+    shared = 10 * rng.standard_normal(60)
+    a, b = shared + rng.standard_normal(60), shared + rng.standard_normal(60)
+    one, two = (left_out(lambda keep, x=x: float(x[keep].mean()), 60, groups=60) for x in (a, b))
+    mean, low, high = set_difference(one[0], one[1].tolist(), two[0], two[1].tolist())
+    assert mean == pytest.approx((a - b).mean())
+    assert high - mean == pytest.approx(1.959964 * (a - b).std(ddof=1) / 60**0.5, rel=1e-9)
+    assert high - low < 0.3 * half_width(one[1])
+    with pytest.raises(InputError, match="same groups"):
+        set_difference(one[0], [1.0], two[0], two[1].tolist())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.core.errors import InputError
+from engine.metrics.bootstrap import half_width
 from engine.metrics.distribution import frechet, frechet_metric, kernel_distance, kernel_metric
 
 
@@ -83,7 +84,7 @@ def test_kernel_distance_is_unbiased_for_pairs_that_resemble_each_other() -> Non
         assert is_unbiased == paired
     same = gaussian(20, 4, 0)
     assert kernel_distance(same, same, paired=True) == pytest.approx(0, abs=1e-12)
-    assert kernel_metric(same, same, "flat", paired=True).value == pytest.approx(0, abs=1e-12)
+    assert kernel_metric(same, same, "flat", paired=True)[0].value == pytest.approx(0, abs=1e-12)
     with pytest.raises(InputError, match="got 20 and 10"):
         kernel_metric(same, same[:10], "flat", paired=True)
 
@@ -99,11 +100,12 @@ def test_kernel_distance_by_hand_on_unequal_sets() -> None:
 
 def test_metrics_carry_n_name_and_an_interval_that_covers() -> None:
     a, b = gaussian(64, 8, 11), gaussian(64, 8, 12, shift=0.5)
-    metric = kernel_metric(a, b, "flat")
+    metric, values = kernel_metric(a, b, "flat")
+    assert metric.high - metric.value == pytest.approx(half_width(values))
     assert metric.name == "kernel_distance[flat]" and metric.n == 64 and not metric.higher_is_better
     assert metric.low < metric.value < metric.high
     assert metric.value == pytest.approx(kernel_distance(a, b))
-    assert frechet_metric(a, b, "flat").value == pytest.approx(frechet(a, b))
+    assert frechet_metric(a, b, "flat")[0].value == pytest.approx(frechet(a, b))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -111,7 +113,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     truth = kernel_distance(gaussian(3000, 3, 13), gaussian(3000, 3, 14, shift=0.7))
     hits = 0
     for i in range(60):
-        m = kernel_metric(gaussian(60, 3, 1000 + i), gaussian(60, 3, 2000 + i, shift=0.7), "flat")
+        m, _ = kernel_metric(gaussian(60, 3, 1000 + i), gaussian(60, 3, 2000 + i, shift=0.7), "flat")
         hits += m.low <= truth <= m.high
     assert hits >= 48
 
