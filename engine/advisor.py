@@ -36,12 +36,14 @@ class Forecast:
         mean: in the unit of the formula, higher = better.
         low, high: 95 % interval: disagreement of the members and error on held-out trials together.
         unsupported: layers at an option that hardly any trial held there; the prediction is extrapolated for them.
+        beyond: whether no trial of that size came near it: the prediction is extrapolated and the interval too narrow.
     """
 
     mean: float
     low: float
     high: float
     unsupported: tuple[str, ...]
+    beyond: bool = False
 
 
 class Advisor:
@@ -78,8 +80,8 @@ class Advisor:
         seen = self.predictor.support[np.arange(picks.shape[1]), picks] >= LEAST_SUPPORT
         names = self.predictor.subject.graph.choices
         return [Forecast(float(m), float(m - Z_95 * s), float(m + Z_95 * s),
-                         tuple(n for n, known in zip(names, row, strict=True) if not known))
-                for m, s, row in zip(found.mean, found.spread, seen, strict=True)]
+                         tuple(n for n, known in zip(names, row, strict=True) if not known), bool(far))
+                for m, s, row, far in zip(found.mean, found.spread, seen, found.beyond, strict=True)]
 
     def quick(self, recipe: Recipe) -> float:
         """The predicted target by the additive table alone, for a slider that is being dragged.

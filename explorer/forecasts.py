@@ -75,7 +75,12 @@ def shown(found: Forecast, gauge: Gauge, size: int, trials: int) -> dict[str, An
     beyond = len(found.unsupported)
     words = (f"{gauge.title}, predicted by the ensemble fitted to {trials} trials: {found.mean:.{digits}f}{unit}, 95 % "
              f"between {found.low:.{digits}f} and {found.high:.{digits}f}.")
+    if found.beyond:
+        words += (" No trial of this size came near that: it is extrapolated, and models of added damage are too "
+                  "hopeful there; trials near the best recipes (`evidence --near`) teach better.")
     if beyond:
         words += f" Extrapolated: {beyond} layers hold an option that hardly any trial held."
-    return {"bytes": size, "text": f"{found.mean:.{digits}f} ± {half:.{digits}f}{unit}", "title": words,
+    text = f"{found.mean:.{digits}f}{unit}, extrapolated" if found.beyond else \
+        f"{found.mean:.{digits}f} ± {half:.{digits}f}{unit}"
+    return {"bytes": size, "text": text, "title": words,
             "unsupported": beyond}

@@ -14,6 +14,7 @@ from engine.analysis.damage_fit import Prior, choose_prior, fit_expected, fit_me
 from engine.analysis.features import with_damage
 from engine.analysis.predictor import GnnMember, Kind, Predictor
 from engine.analysis.ranking import spearman
+from engine.analysis.reach import Reach, frontier
 from engine.analysis.report import Report, report_of
 from engine.analysis.training import (
     Epoch,
@@ -44,7 +45,7 @@ NETWORKS = (Kind.GNN, Kind.GUIDED)
 
 def fit_predictor(table: TrialTable, training: Training | None = None, kinds: Iterable[Kind] = KINDS,
                   about: Mapping[str, str] | None = None,
-                  always: Sequence[int] = ()) -> Iterator[Fold | Epoch | Predictor]:
+                  near: Sequence[int] = ()) -> Iterator[Fold | Epoch | Predictor]:
     """Progress records, then the predictor.
 
     Args:
@@ -53,15 +54,17 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
         kinds: what to fit besides the controls (ridge always is); with damage and networks also their blend. Anchored
             models are left out where no layer was measured alone.
         about: study, trials and the like, kept with the predictor.
-        always: trials to learn from in every fold and never to test on, such as those drawn around the best recipes.
+        near: trials drawn around the best recipes: learned from, and left out of the report. Held out in turn like the
+            others, they say how wrong forecasts of recipes like them are.
     """
     training, wanted = training or Training(), offered(table, kinds)
     held_out: dict[str, Floats] = {}
     members: dict[str, list[Member]] = {}
     hops: dict[str, list[list[float]]] = {}
     hop_scores: dict[str, Floats] = {}
-    splits = _splits(len(table), always)
+    splits, beside = _splits(len(table), near), _near_tests(near)
     for number, (train, test) in enumerate(splits):
+        asked = np.concatenate([test, beside[number]])
         part = subset(table, train)
         found: dict[str, Member] = controls(part, number)
         prior = choose_prior(part, number) if {Kind.DAMAGE, Kind.GUIDED} & set(wanted) else None
@@ -80,20 +83,32 @@ def fit_predictor(table: TrialTable, training: Training | None = None, kinds: It
                 hop_scores.setdefault(str(kind), np.zeros_like(norms))[:, test] = _on_scale(
                     norms, table.target, train)[:, test]
         for name, model in found.items():
-            held_out.setdefault(str(name), np.zeros(len(table)))[test] = model.predict(table.picks[test])
+            held_out.setdefault(str(name), np.zeros(len(table)))[asked] = model.predict(table.picks[asked])
             members.setdefault(str(name), []).append(model)
     share, partner = 1.0, Kind.GNN
     networks = [kind for kind in NETWORKS if kind in wanted]
     if networks and Kind.DAMAGE in wanted:
         partner = min(networks, key=lambda kind: sum(_rmse(held_out[kind][t], table.target[t]) for _, t in splits))
         share, held_out[str(Kind.BLEND)] = _blend(held_out[Kind.DAMAGE], held_out[partner], table.target, splits)
+        extra = np.concatenate(beside)
+        held_out[str(Kind.BLEND)][extra] = share * held_out[Kind.DAMAGE][extra] + (1 - share) * held_out[partner][extra]
     candidates = tuple(str(kind) for kind in Kind if kind in held_out)
     tested = np.sort(np.concatenate([test for _, test in splits]))
     report = report_of(subset(table, tested), {name: found[tested] for name, found in held_out.items()}, FOLDS,
                        {k: tuple(map(float, np.mean(v, 0))) for k, v in hops.items()}, candidates,
                        {kind: found[:, tested] for kind, found in hop_scores.items()})
     noise = {name: _rmse(held_out[name][tested], table.target[tested]) for name in candidates}
-    yield _predictor(table, members, (share, partner), noise, report, training, about or {})
+    extra = np.concatenate(beside)
+    near_noise = {name: _rmse(held_out[name][extra], table.target[extra]) for name in candidates if len(extra)}
+    yield _predictor(table, members, (share, partner), noise, report, training, about or {},
+                     reach_of(table, near, near_noise))
+
+
+def reach_of(table: TrialTable, near: Sequence[int] = (), near_noise: Mapping[str, float] | None = None) -> Reach:
+    """How good the trials of a table were by size, those drawn near the best told apart."""
+    quality = table.target if table.quality is None else table.quality
+    drawn = np.setdiff1d(np.arange(len(table)), np.array(sorted(near), np.int64))
+    return Reach(frontier(table.bits[drawn], quality[drawn]), frontier(table.bits, quality), near_noise or {})
 
 
 def offered(table: TrialTable, kinds: Iterable[Kind]) -> list[Kind]:
@@ -102,11 +117,20 @@ def offered(table: TrialTable, kinds: Iterable[Kind]) -> list[Kind]:
     return [kind for kind in KINDS if kind in set(kinds) and (anchored or kind is not Kind.ANCHORED)]
 
 
-def _splits(trials: int, always: Sequence[int]) -> list[tuple[Ints, Ints]]:
-    """(train, test) of every fold; trials that are always learned from are in every train and in no test."""
-    kept = np.array(sorted(always), np.int64)
+def _splits(trials: int, near: Sequence[int]) -> list[tuple[Ints, Ints]]:
+    """(train, test) of every fold; of those near the best, all but the fold's own are in train and none in test."""
+    kept = np.array(sorted(near), np.int64)
     base = np.setdiff1d(np.arange(trials), kept)
-    return [(np.sort(np.concatenate([base[train], kept])), base[test]) for train, test in folds(len(base))]
+    return [(np.sort(np.concatenate([base[train], np.setdiff1d(kept, own)])), base[test])
+            for (train, test), own in zip(folds(len(base)), _near_tests(near), strict=True)]
+
+
+def _near_tests(near: Sequence[int]) -> list[Ints]:
+    """Per fold, those of the trials near the best that it is asked about; none where there are too few to hold out."""
+    kept = np.array(sorted(near), np.int64)
+    if len(kept) < FOLDS:
+        return [kept[:0]] * FOLDS
+    return [kept[test] for _, test in folds(len(kept))]
 
 
 def fitted(steps: Iterator[Fold | Epoch | Predictor]) -> Predictor:
@@ -202,13 +226,13 @@ def _rmse(predicted: Floats, target: Floats) -> float:
 
 def _predictor(table: TrialTable, members: dict[str, list[Member]], blend: tuple[float, Kind],
                noise: dict[str, float], report: Report, training: Training,
-               about: Mapping[str, str]) -> Predictor:
+               about: Mapping[str, str], reach: Reach) -> Predictor:
     kept = {name: tuple(found) for name, found in members.items() if name in tuple(Kind)}
     support = np.zeros(table.subject.space.offered.shape, np.int64)
     np.add.at(support, (np.arange(table.picks.shape[1])[None], table.picks), 1)
     anchored = report.chosen == Kind.ANCHORED
     additive = fit_expected(table, choose_prior(table, anchored=anchored))
     found = Predictor(table.subject, kept, *blend, Kind(report.chosen), additive, noise, table.formula, table.term,
-                      support, report, replace(training, device="cpu"), dict(about))
+                      support, report, replace(training, device="cpu"), reach, dict(about))
     # a damage model of all trials is additive already; anything else is boiled down to its likeness
     return found if found.kind in (Kind.DAMAGE, Kind.ANCHORED) else replace(found, additive=distil(found, table.picks))

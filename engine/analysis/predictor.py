@@ -12,6 +12,7 @@ from engine.analysis.damage import DamageModel
 from engine.analysis.features import picks_of, stored_bits_of
 from engine.analysis.formula import BitsTerm
 from engine.analysis.network import Network
+from engine.analysis.reach import Bools, Reach
 from engine.analysis.report import Report
 from engine.analysis.training import Training, frame_of, index_of, predict_network
 from engine.analysis.trials import Floats, Ints, Member, Subject
@@ -81,13 +82,16 @@ class Prediction:
 
     Attributes:
         mean: [T] over the members.
-        spread: [T] one standard deviation: disagreement of the members and error on held-out trials together.
+        spread: [T] one standard deviation: disagreement of the members and error on held-out trials (better than all
+            random ones of that size: on those near the best) together.
         unsupported: [T] share of layers at an option that hardly occurred in the trials.
+        beyond: [T] whether no trial of that size came near the prediction: it is extrapolated, whatever the spread.
     """
 
     mean: Floats
     spread: Floats
     unsupported: Floats
+    beyond: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Predictor:
         support: [C, K] how many trials held each option.
         report: held-out figures.
         training: settings of the networks.
+        reach: how good the trials were, by size.
         about: study, trials, images and the like.
     """
 
@@ -122,6 +127,7 @@ class Predictor:
     support: Ints
     report: Report
     training: Training
+    reach: Reach
     about: Mapping[str, str] = field(default_factory=dict)
 
     def picks(self, recipes: Sequence[Mapping[str, Option]]) -> Ints:
@@ -131,10 +137,13 @@ class Predictor:
     def predict(self, picks: Ints, kind: Kind | None = None) -> Prediction:
         """Targets of recipes [T, C], with uncertainty."""
         kind = kind or self.kind
-        each = self._each(picks, kind)
-        spread = np.sqrt(each.var(0) + self.noise[kind] ** 2)
+        each, base = self._each(picks, kind), self.noise[kind]
+        bits = stored_bits_of(self.subject.space, picks)
+        quality = each.mean(0) - (0.0 if self.term is None else self.term.at(bits))
+        spread = np.sqrt(each.var(0) + self.reach.noise(kind, base, bits, quality) ** 2)
         seen = self.support[np.arange(picks.shape[1]), picks]
-        return Prediction(each.mean(0), spread, (seen < LEAST_SUPPORT).mean(-1))
+        return Prediction(each.mean(0), spread, (seen < LEAST_SUPPORT).mean(-1),
+                          self.reach.beyond(base, bits, quality))
 
     def quality(self, picks: Ints, kind: Kind | None = None) -> Floats:
         """[T] predicted targets without the formula's term in bits, which is known exactly."""

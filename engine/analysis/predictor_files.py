@@ -18,6 +18,7 @@ from engine.analysis.features import feature_table, space, with_damage
 from engine.analysis.formula import BitsTerm
 from engine.analysis.network import Network
 from engine.analysis.predictor import GnnMember, Kind, Predictor
+from engine.analysis.reach import Reach
 from engine.analysis.report import Report
 from engine.analysis.ridge import Ridge
 from engine.analysis.topology import topology
@@ -30,7 +31,7 @@ from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import parse_option
 from engine.core.record import Scores
 
-VERSION = 2
+VERSION = 3
 Array = npt.NDArray[Any]
 DAMAGE_FIELDS = ("damage", "curve", "noise")
 
@@ -40,7 +41,8 @@ def save_predictor(stem: str | os.PathLike[str], predictor: Predictor) -> None:
     from safetensors.numpy import save
 
     subject = predictor.subject
-    arrays: dict[str, Array] = {"errors": subject.space.errors, "support": predictor.support}
+    arrays: dict[str, Array] = {"errors": subject.space.errors, "support": predictor.support,
+                                "reach.drawn": predictor.reach.drawn, "reach.every": predictor.reach.every}
     arrays.update({f"additive.{k}": v for k, v in _damage_arrays(predictor.additive).items()})
     for kind, members in predictor.members.items():
         for fold, member in enumerate(members):
@@ -52,7 +54,8 @@ def save_predictor(stem: str | os.PathLike[str], predictor: Predictor) -> None:
         "features": _features_hash(subject), "tensors": hashlib.sha256(payload).hexdigest(),
         "kinds": list(predictor.members), "kind": str(predictor.kind), "share": predictor.share,
         "partner": str(predictor.partner),
-        "noise": dict(predictor.noise), "formula": predictor.formula, "term": to_json(predictor.term),
+        "noise": dict(predictor.noise), "near_noise": dict(predictor.reach.near_noise),
+        "formula": predictor.formula, "term": to_json(predictor.term),
         "report": to_json(predictor.report), "training": to_json(predictor.training), "about": dict(predictor.about),
     }
     write_atomic(_tensors(stem), payload)
@@ -87,7 +90,7 @@ def load_predictor(stem: str | os.PathLike[str], structure: Structure) -> Predic
         return Predictor(subject, members, float(content["share"]), Kind(content["partner"]),
                          Kind(content["kind"]), _damage_model(_under(arrays, "additive.")), content["noise"],
                          content["formula"], term, arrays["support"], from_json(Report, content["report"]), training,
-                         content["about"])
+                         Reach(arrays["reach.drawn"], arrays["reach.every"], content["near_noise"]), content["about"])
     except (KeyError, ValueError, TypeError, RuntimeError, OptionError) as failure:
         raise StudyError(f"{name} is damaged ({str(failure).splitlines()[0][:120]}); fit it again.") from None
 

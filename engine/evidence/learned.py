@@ -28,8 +28,8 @@ OVERLAY_CANDIDATES = 1500  # joint assignments scored per block
 
 def learn(studied: Studied, training: Training | None = None,
           kinds: Iterable[Kind] = KINDS) -> Iterator[Fold | Epoch | Predictor]:
-    """Fit to a study; trials drawn around the best recipes are learned from and never tested on."""
-    return fit_predictor(studied.table, training, kinds, studied.about, always=np.flatnonzero(studied.near).tolist())
+    """Fit to a study; trials drawn around the best recipes are learned from and kept out of the report."""
+    return fit_predictor(studied.table, training, kinds, studied.about, near=np.flatnonzero(studied.near).tolist())
 
 
 def overlays(predictor: Predictor, trials: Ints, also: Sequence[Method] = ()) -> Iterator[Scores]:

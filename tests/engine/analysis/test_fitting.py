@@ -185,11 +185,14 @@ def test_labels_of_a_test_fold_do_not_reach_its_prediction(tiny: TrialTable) -> 
 
 
 @pytest.mark.slow
-def test_trials_that_are_always_learned_from_are_never_tested(tiny: TrialTable) -> None:
-    always = list(range(0, len(tiny), 3))
-    found = fitted(fit_predictor(tiny, SMALL, [Kind.DAMAGE], always=always))
-    assert found.report.trials == len(tiny) - len(always)
-    rest = np.setdiff1d(np.arange(len(tiny)), always)
+def test_trials_near_the_best_are_learned_from_and_reported_apart(tiny: TrialTable) -> None:
+    near = list(range(0, len(tiny), 3))
+    found = fitted(fit_predictor(tiny, SMALL, [Kind.DAMAGE], near=near))
+    assert found.report.trials == len(tiny) - len(near)
+    assert set(found.reach.near_noise) == {"ridge", "damage"}
+    own = np.sqrt(((found.predict(tiny.picks[near]).mean - tiny.target[near]) ** 2).mean())
+    assert found.reach.near_noise["damage"] > own  # they were asked of members that had not seen them
+    rest = np.setdiff1d(np.arange(len(tiny)), near)
     without = fitted(fit_predictor(subset(tiny, rest), SMALL, [Kind.DAMAGE]))
     assert found.report.target["damage"].mae < without.report.target["damage"].mae * 1.2
     assert found.support.sum() == len(tiny) * tiny.picks.shape[1]

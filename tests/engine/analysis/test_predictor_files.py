@@ -39,7 +39,7 @@ def test_a_round_trip_changes_no_prediction(stem: Path, predictor: Predictor, sm
 
 def test_nothing_but_safetensors_and_json(stem: Path) -> None:
     assert sorted(p.name for p in stem.parent.iterdir()) == ["kept.json", "kept.safetensors"]
-    assert json.loads(stem.with_suffix(".json").read_text())["version"] == 2
+    assert json.loads(stem.with_suffix(".json").read_text())["version"] == 3
 
 
 def test_damaged_files_get_one_sentence(stem: Path, predictor: Predictor) -> None:
@@ -53,7 +53,7 @@ def test_damaged_files_get_one_sentence(stem: Path, predictor: Predictor) -> Non
         assert "\n" not in str(failure.value)
 
     for changed, words in (
-        ({**content, "version": 9}, "no predictor of version 2"), ([], "no predictor"),
+        ({**content, "version": 9}, "no predictor of version 3"), ([], "no predictor"),
         ({**content, "features": "0"}, "other features"), ({**content, "identity": "e" * 64}, "another model"),
         ({k: v for k, v in content.items() if k != "kinds"}, "damaged"), ({**content, "options": ["x-9"]}, "damaged"),
     ):
