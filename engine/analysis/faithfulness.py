@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Agreement:
         spearman: over the items both have.
         low, high: 95 % bootstrap interval over the items.
         n: items.
+        behind: the leading score's Spearman less this one's, with its 95 % interval over the same resampled items;
+            None where no score leads, and of the leading one.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Agreement:
     low: float
     high: float
     n: int
+    behind: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +62,49 @@ def agreement(name: str, scores: Mapping[str, float], measured: Mapping[str, flo
     Raises:
         InputError: fewer than four items in common.
     """
+    value, draws, n = _drawn(name, scores, measured, seed)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Agreement(name, value, float(low), float(high), n)
+
+
+def _drawn(name: str, scores: Mapping[str, float], measured: Mapping[str, float],
+           seed: int) -> tuple[float, Floats, int]:
+    """Spearman, the same of items [DRAWS] drawn with replacement (alike for all scores of the same items), and n."""
     items = [k for k in measured if k in scores]
     if len(items) < LEAST:
         raise InputError(f"{name} and the measured damage have {len(items)} layers in common; at least {LEAST} are "
                          f"needed to compare their order.")
     a, b = np.array([scores[k] for k in items]), np.array([measured[k] for k in items])
     rng = np.random.default_rng(seed)
-    draws = [spearman(a[i], b[i]) for i in rng.integers(len(items), size=(DRAWS, len(items)))]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Agreement(name, spearman(a, b), float(low), float(high), len(items))
+    draws = np.array([spearman(a[i], b[i]) for i in rng.integers(len(items), size=(DRAWS, len(items)))])
+    return spearman(a, b), draws, len(items)
 
 
 def compared(scores: Mapping[str, Mapping[str, float]], measured: Mapping[str, float],
-             seed: int = 0) -> list[Agreement]:
+             seed: int = 0, lead: str = "") -> list[Agreement]:
     """Agreement of several scores with measured damage, over the items that all of them hold, and of a random order.
 
     Args:
         scores: name -> layer or block -> damage; size-only and weight-error are passed in like any other.
         measured: layer or block -> damage at the same option.
         seed: of the bootstrap and the random order.
+        lead: the score that all others are told to be behind of, if it is among them.
     """
     common = [k for k in measured if all(k in s for s in scores.values())]
     rng = np.random.default_rng([seed, 1])
     rows = {**scores, "random": dict(zip(common, rng.permutation(len(common)).astype(float), strict=True))}
     shared = {k: measured[k] for k in common}
-    return [agreement(name, row, shared, seed) for name, row in rows.items()]
+    found = [agreement(name, row, shared, seed) for name, row in rows.items()]
+    if lead not in rows:
+        return found
+    value, draws, _ = _drawn(lead, rows[lead], shared, seed)
+    return [r if r.name == lead else replace(r, behind=_behind(value, draws, *_drawn(r.name, rows[r.name], shared,
+                                                                                     seed)[:2])) for r in found]
+
+
+def _behind(value: float, draws: Floats, other: float, others: Floats) -> tuple[float, float, float]:
+    low, high = np.quantile(draws - others, [0.025, 0.975])
+    return value - other, float(low), float(high)
 
 
 def deletion(damage: Floats, recipe: Ints, reference: Ints, quality: Callable[[Ints], Floats]) -> QualityCurve:

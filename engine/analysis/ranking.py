@@ -30,6 +30,7 @@ class Quality:
         trials, bins: how many trials, and how many bins the mean is over.
         pooled_in_bins: the same with all presets in one bin, where telling them apart already ranks.
         by_preset: preset -> the mean over its own bins.
+        mape: mean absolute error relative to the label; None where a label is 0.
     """
 
     spearman: float
@@ -41,6 +42,7 @@ class Quality:
     bins: int
     pooled_in_bins: float | None = None
     by_preset: dict[str, float | None] = field(default_factory=dict)
+    mape: float | None = None
 
 
 def quality(predicted: Floats, measured: Floats, bits: Floats, presets: Sequence[str] = ()) -> Quality:
@@ -52,7 +54,8 @@ def quality(predicted: Floats, measured: Floats, bits: Floats, presets: Sequence
     return Quality(spearman(predicted, measured), kendall(predicted, measured), in_bins,
                    ndcg(predicted, relevance(measured, measured), TOP),
                    float(np.abs(predicted - measured).mean()), len(measured), bins,
-                   spearman_in_bins(predicted, measured, bits)[0], each)
+                   spearman_in_bins(predicted, measured, bits)[0], each,
+                   float(np.abs(predicted / measured - 1).mean()) if np.all(measured) else None)
 
 
 def spearman(a: Floats, b: Floats) -> float:

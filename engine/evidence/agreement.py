@@ -8,10 +8,12 @@ from engine.analysis.faithfulness import LEAST, Agreement, compared
 from engine.analysis.predictor import Kind
 from engine.core.graph import Structure
 from engine.core.record import Scores
+from engine.evidence.learned import DEFAULT_METHOD
 from engine.providers.table import IMAGE_MSE
 
 LAYERS, BLOCKS = "layers", "blocks"
 SIZE_ONLY = "size-only"
+DEFAULT_ORDER = f"attribution-{DEFAULT_METHOD}"
 ANCHORED = str(Kind.ANCHORED)
 
 
@@ -51,7 +53,7 @@ def _rows(structure: Structure, scores: Sequence[Scores], truth: Scores, option:
     columns = {s.provider: at_option(structure, s, option, level) for s in scores}
     known = {name: column for name, column in columns.items() if len(set(column) & set(measured)) >= LEAST}
     blind = at_option(structure, size_only(structure, option), option, level)
-    return compared({**known, SIZE_ONLY: blind}, measured, seed)
+    return compared({**known, SIZE_ONLY: blind}, measured, seed, DEFAULT_ORDER)
 
 
 def size_only(structure: Structure, option: str) -> Scores:

@@ -24,14 +24,18 @@ def comparisons(found: Mapping[str, Any]) -> str:
              + ", ".join(f"{m['name']} {m['value']:.4g}" for m in contest["floor"]) + "."]
     if contest["alone"]:
         lines.append("`measured, knapsack` solves for layers measured alone and is thereby one of our own candidates: "
-                     "against it, ours shows what trials and choosing add, and no more.")
+                     "against it, ours shows what trials and choosing add, and no more. Of the {1} entries of its "
+                     "table {0} were measured, the others are scaled by weight error."
+                     .format(*contest["measured_alone"]))
     lines.append("Differences are ours less theirs on the same images, each in its metric's unit (PSNR and SQNR in dB; "
                  "SSIM, PSNR, SQNR and CLIP score: above 0 = ours is better; errors and distances: below 0), with 95 % "
-                 "intervals; bold where ours is significantly worse.")
+                 "intervals; bold where ours is significantly worse. Each interval is its own: of a hundred even "
+                 "comparisons about five would come out significant one way or the other. A forecast with a star is "
+                 "of a recipe that no trial of its size came near: it is extrapolated.")
     for budget in contest["budgets"]:
         shared = f"; recipes of {budget['shares']}, only the uniform one is its own" if budget["shares"] else ""
-        lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB{shared})", _standing(budget["rows"]),
-                  _differences(budget["rows"]), _twins(budget["rows"]),
+        lines += [f"**{budget['budget']}** ({budget['bytes'] / 1e6:.3f} MB{shared})",
+                  _standing(budget["rows"], contest["forecasts"]), _differences(budget["rows"]), _twins(budget["rows"]),
                   _dropped([d for d in contest["dropped"] if d["budget"] in (budget["budget"], budget["shares"])])]
     shown = {b["budget"] for b in contest["budgets"]}
     lines += [f"**{d['budget']}**: {_dropped([d])}" for d in contest["dropped"] if d["budget"] not in shown]
@@ -39,15 +43,20 @@ def comparisons(found: Mapping[str, Any]) -> str:
     return "\n\n".join(line for line in lines if line)
 
 
-def _standing(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What every contender reached."""
+def _standing(rows: Sequence[Mapping[str, Any]], forecasts: Mapping[str, Any]) -> str:
+    """What every contender reached, and what the predictor had said of it."""
     shown = list(dict.fromkeys(name for r in rows for name in r["metrics"]))
-    return table(("", "MB", *shown), [(_name(r), f"{r['bytes'] / 1e6:.3f}",
-                                       *(interval(r["metrics"].get(name)) for name in shown)) for r in _ranked(rows)])
+    return table(("", "MB", "psnr, forecast", *shown),
+                 [(_name(r), f"{r['bytes'] / 1e6:.3f}", _forecast(forecasts.get(r["recipe"])),
+                   *(interval(r["metrics"].get(name)) for name in shown)) for r in _ranked(rows)])
+
+
+def _forecast(found: Sequence[Any] | None) -> str:
+    return "-" if found is None else interval(found) + (" *" if found[3] else "")
 
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Ours less every other contender, by every paired metric."""
+    """Ours less every other contender, by every metric."""
     others = [r for r in _ranked(rows) if r["contender"] != "ours"]
     shown = list(dict.fromkeys(name for r in others for name in r["differences"]))
     return table(("ours less", *shown), [(_name(r), *(_apart(r, name) for name in shown)) for r in others])
@@ -90,7 +99,7 @@ def _summary(contest: Mapping[str, Any]) -> str:
     by_others = sorted({(name, f"{r['contender']} at {b['budget']}") for b in contest["budgets"] for r in b["rows"]
                         for name, v in r["verdicts"].items() if v == "worse" and name != "psnr"})
     lines = ["Never significantly worse than any, by PSNR: " + (f"**no** ({', '.join(lost)})." if lost else "yes."),
-             "By the other paired metrics: " + ("**no** (" + "; ".join(f"{name}: {where}" for name, where in by_others)
+             "By the other metrics: " + ("**no** (" + "; ".join(f"{name}: {where}" for name, where in by_others)
                                                 + ")." if by_others else "yes."),
              "Significantly better than the uniform recipe of equal bytes: "
              + (", ".join(f"{name}: {'yes' if v == 'better' else '**no**'}" for name, v in equal) or "not measured")

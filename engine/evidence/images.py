@@ -14,11 +14,12 @@ from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import parse_option
 from engine.core.recipe import Recipe, model_ref
 from engine.core.record import Scores
-from engine.evidence.agreement import BLOCKS, at_option, size_only
+from engine.evidence.agreement import BLOCKS, DEFAULT_ORDER, at_option, size_only
 from engine.evidence.contest import (
     ALONE,
     CANDIDATES,
     DRAWS,
+    MEASURED,
     OURS,
     PAPER,
     RANDOM,
@@ -33,20 +34,20 @@ from engine.evidence.contest import (
 )
 from engine.evidence.effort import Effort, efforts
 from engine.evidence.gauge import FULL, Gauge, Setting
-from engine.evidence.learned import DEFAULT_METHOD
 from engine.evidence.scale import Places, Scale, Stage
 from engine.evidence.studied import Studied
 from engine.evidence.switching import curve, orders, recipes_of
-from engine.evidence.verdict import as_good_as_four, label_of, verdicts
+from engine.evidence.verdict import LABEL, as_good_as_four, label_of, verdicts
 from engine.live.model import Model
 from engine.providers.cumulative import PROVIDER as CUMULATIVE
 from engine.providers.cumulative import cumulative
 from engine.providers.progress import Progress
+from engine.providers.prompts import split_of
+from engine.providers.table import damage_table
 
 SWITCHED_AT = "uaq-3"
 JUDGED = (OURS, RANDOM)  # of several recipes one is chosen by calibration images
 SHORTLISTED = 2  # of a budget's candidates, and of its draws, are judged on more images than the others
-DEFAULT_ORDER = f"attribution-{DEFAULT_METHOD}"
 CONTROL_ORDERS = ("weight-error", "measured")
 
 
@@ -98,14 +99,26 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
                                                                             with_floor=True, first=scale.first))
     yield from final.measure([e.recipe for e in kept], "final comparisons")
     recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
+    forecasts = {e.recipe.hash: f for e, f in zip(kept, Advisor(predictor).forecast([e.recipe for e in kept]),
+                                                  strict=True)} if predictor.formula == LABEL else {}
     return {"images": scale.images, "judged": scale.judged, "sifted": min(scale.sifted, scale.judged),
             "shortlisted": SHORTLISTED, "candidates": CANDIDATES, "draws": DRAWS,
             "alone": any((e.contender, e.note) == (OURS, ALONE) for e in contenders),
             "choices": [x.name for x in studied.structure.choices],
             "budgets": verdicts(sizes, kept, final.results), "recipes": recipes,
-            "dropped": to_json(dropped),
+            "dropped": to_json(dropped), "prompts": len(split_of(model).final),
+            "measured_alone": _measured_alone(studied, known),
+            "forecasts": {name: [f.mean, f.low, f.high, f.beyond] for name, f in forecasts.items()},
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
             "efforts": to_json([*before, *spent])}
+
+
+def _measured_alone(studied: Studied, known: dict[str, Scores]) -> list[int]:
+    """How many entries of the table of layers measured alone were measured, and how many there are (full precision, to
+    which they are compared, aside)."""
+    table = damage_table(studied.structure, known, MEASURED)
+    entries = sum(len(row) - 1 for row in table.values.values())
+    return [entries - sum(map(len, table.scaled.values())), entries]
 
 
 def _judged(model: Model, studied: Studied, places: Places, scale: Scale, drawn: Sequence[Entry]) -> Stage:

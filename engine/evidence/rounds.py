@@ -74,6 +74,10 @@ def rounds(found: Mapping[str, Any]) -> str:
                     [_standing(one) for one in every]),
              table(("budget", *(f"round {one['round']}" for one in every)),
                     [(name, *(_cell(one, name) for one in every)) for name in budgets])]
+    last = every[-1]
+    if last["scale"]["first"] + last["scale"]["images"] > last["contest"]["prompts"]:
+        lines.append(f"There are {last['contest']['prompts']} final prompts: beyond them, prompts of earlier rounds "
+                     f"come again, with seeds of their own.")
     return "\n\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.analysis.fitting import offered
 from engine.analysis.library import predictor_stem
 from engine.analysis.predictor import Predictor
 from engine.analysis.predictor_files import load_predictor, save_predictor
@@ -85,7 +86,7 @@ def prove(db: Path, places: Places, scale: Scale | None = None, *, formula: str 
 def _learned(studied: Studied, places: Places, scale: Scale) -> Stage:
     """The predictor and its overlays, fitted unless those that lie there are of these very trials."""
     stem = predictor_stem(studied.structure, places.assets)
-    known = _loaded(stem, studied)
+    known = _loaded(stem, studied, scale)
     folder = places.assets / "scores"
     if known is not None:
         lying = find_scores(studied.structure, [folder]).values()
@@ -113,13 +114,15 @@ def _fitted(studied: Studied, scale: Scale) -> Generator[Progress, None, Predict
     raise AssertionError("a fit ends with its predictor")
 
 
-def _loaded(stem: Path, studied: Studied) -> Predictor | None:
-    """The predictor that lies there, if it was fitted to these very trials."""
+def _loaded(stem: Path, studied: Studied, scale: Scale) -> Predictor | None:
+    """The predictor that lies there, if it was fitted to these very trials in this way."""
     try:
         predictor = load_predictor(stem, studied.structure)
     except StudyError:
         return None
-    return predictor if predictor.about.get("digest") == studied.digest else None
+    kinds = {str(kind) for kind in offered(studied.table, scale.kinds)}
+    as_asked = kinds <= set(predictor.members) and replace(scale.training, device="cpu") == predictor.training
+    return predictor if as_asked and predictor.about.get("digest") == studied.digest else None
 
 
 def _learning(studied: Studied, places: Places, scale: Scale) -> Stage:
@@ -134,8 +137,9 @@ def _learning(studied: Studied, places: Places, scale: Scale) -> Stage:
 
 def _timed(name: str, studied: Studied, places: Places, scale: Scale) -> Stage:
     path = places.file(studied, "workers.json")
-    if path.is_file():
-        return read_json(path, StudyError)
+    kept: Found = read_json(path, StudyError) if path.is_file() else {}
+    if kept.get("trials") == scale.timed:
+        return kept
     answer: Found = {}
     for step in workers(name, scale.timed):
         if isinstance(step, Progress):

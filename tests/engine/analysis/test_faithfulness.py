@@ -62,3 +62,18 @@ def test_good_scores_take_most_of_the_change_first(truth: Truth, table: TrialTab
 
 def test_recovered_is_the_share_found() -> None:
     assert recovered({"a": 3.0, "b": 2.0, "c": 1.0}, ["a", "c"]) == 0.5
+
+
+def test_a_lead_is_over_the_same_resampled_items() -> None:
+    """Two scores that err alike: each alone is uncertain, their difference is 0 in every draw."""
+    rng = np.random.default_rng(0)
+    truth = {str(i): float(v) for i, v in enumerate(rng.normal(size=20))}
+    noisy = {k: v + 0.8 * float(rng.normal()) for k, v in truth.items()}
+    twin = {k: 3 * v - 1 for k, v in noisy.items()}
+    rows = {r.name: r for r in compared({"lead": noisy, "twin": twin, "worse": {k: -v for k, v in noisy.items()}},
+                                        truth, lead="lead")}
+    assert rows["lead"].behind is None and rows["twin"].behind == (0, 0, 0)
+    assert rows["lead"].high - rows["lead"].low > 0.1
+    assert rows["worse"].behind is not None
+    assert rows["worse"].behind[0] == pytest.approx(2 * rows["lead"].spearman) and rows["worse"].behind[1] > 0
+    assert all(r.behind is None for r in compared({"lead": noisy}, truth))

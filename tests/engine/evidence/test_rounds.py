@@ -63,7 +63,7 @@ def evidence(number: int, first: int, images: int, ours: float, lead: float) -> 
             "scale": {"first": first, "images": images}, "report": {"quality": {}, "target": figures},
             "study": {"trials": 10 + number, "presets": [{"preset": "wide", "trials": 10},
                                                          *([{"preset": "near:1", "trials": 1}] if number else [])]},
-            "contest": {"budgets": [{"budget": "3.5 bits", "rows": rows}]}}
+            "contest": {"prompts": 549, "budgets": [{"budget": "3.5 bits", "rows": rows}]}}
 
 
 def test_rounds_are_kept_and_compared(tmp_path: Path) -> None:
