@@ -19,6 +19,7 @@ from engine.analysis.additive import table_scores
 from engine.analysis.library import find_predictor
 from engine.analysis.predictor import LEAST_SUPPORT, Kind, Predictor
 from engine.analysis.ranking import Quality
+from engine.core.errors import StudyError
 from engine.core.graph import Structure
 from engine.core.option import Option
 from engine.core.recipe import Recipe
@@ -73,12 +74,18 @@ class Advisor:
         """Predictions with uncertainty, in one batch; by default of the kind that was best on held-out trials.
 
         Raises:
-            StudyError: a recipe names a layer or option the predictor does not know.
+            StudyError: a recipe names a layer or option the predictor does not know, or an option not there.
         """
         picks = self.predictor.picks([r.options for r in recipes])
         found = self.predictor.predict(picks, kind)
         seen = self.predictor.support[np.arange(picks.shape[1]), picks] >= LEAST_SUPPORT
         names = self.predictor.subject.graph.choices
+        if not np.isfinite(found.mean).all():
+            offered = self.predictor.subject.space.offered[np.arange(picks.shape[1]), picks]
+            layer, option = next((n, r.option(n)) for r, row in zip(recipes, offered, strict=True)
+                                 for n, known in zip(names, row, strict=True) if not known)
+            raise StudyError(f"The predictor knows nothing of {layer} at {option}; fit it to trials that hold it "
+                             f"there, or choose another option.")
         return [Forecast(float(m), float(m - Z_95 * s), float(m + Z_95 * s),
                          tuple(n for n, known in zip(names, row, strict=True) if not known), bool(far))
                 for m, s, row, far in zip(found.mean, found.spread, seen, found.beyond, strict=True)]

@@ -202,7 +202,11 @@ def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterat
         rng = np.random.default_rng(derive("contest", budget.name, seed, number))
         tables.append((f"shaken {number + 1}", shaken(advisor.scores, SHAKE, rng)))
     for note, scores in tables:
-        found = knapsack(layer_problem(advisor.structure, _seen(advisor, scores), budget.bytes, limits))
+        try:
+            problem = layer_problem(advisor.structure, _seen(advisor, scores), budget.bytes, limits)
+        except InputError:  # too small for what was seen; with all options it fits, or this budget has no contest
+            problem = layer_problem(advisor.structure, scores, budget.bytes, limits)
+        found = knapsack(problem)
         yield Entry(budget.name, OURS, found.recipe, found.bytes, note)
 
 

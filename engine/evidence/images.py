@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from engine.advisor import Advisor
@@ -99,8 +100,6 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
                                                                             with_floor=True, first=scale.first))
     yield from final.measure([e.recipe for e in kept], "final comparisons")
     recipes = {e.recipe.hash: " ".join(final[e.recipe].options.values()) for e in kept}
-    forecasts = {e.recipe.hash: f for e, f in zip(kept, Advisor(predictor).forecast([e.recipe for e in kept]),
-                                                  strict=True)} if predictor.formula == LABEL else {}
     return {"images": scale.images, "judged": scale.judged, "sifted": min(scale.sifted, scale.judged),
             "shortlisted": SHORTLISTED, "candidates": CANDIDATES, "draws": DRAWS,
             "alone": any((e.contender, e.note) == (OURS, ALONE) for e in contenders),
@@ -108,9 +107,21 @@ def contest(model: Model, studied: Studied, places: Places, scale: Scale, predic
             "budgets": verdicts(sizes, kept, final.results), "recipes": recipes,
             "dropped": to_json(dropped), "prompts": len(split_of(model).final),
             "measured_alone": _measured_alone(studied, known),
-            "forecasts": {name: [f.mean, f.low, f.high, f.beyond] for name, f in forecasts.items()},
+            "forecasts": _forecasts(predictor, [e.recipe for e in kept]),
             "four": as_good_as_four(sizes, kept, final.results), "floor": to_json(final.results[FULL].metrics),
             "efforts": to_json([*before, *spent])}
+
+
+def _forecasts(predictor: Predictor, recipes: Sequence[Recipe]) -> dict[str, list[float | bool]]:
+    """Recipe hash -> mean, low, high, and whether it is extrapolated; of those with options the predictor knows."""
+    found: dict[str, list[float | bool]] = {}
+    if predictor.formula == LABEL:
+        advisor = Advisor(predictor)
+        for recipe in recipes:
+            with suppress(StudyError):
+                forecast = advisor.forecast([recipe])[0]
+                found[recipe.hash] = [forecast.mean, forecast.low, forecast.high, forecast.beyond]
+    return found
 
 
 def _measured_alone(studied: Studied, known: dict[str, Scores]) -> list[int]:

@@ -12,6 +12,7 @@ from engine.analysis.features import stored_bits_of
 from engine.analysis.fitting import _near_tests, _splits
 from engine.analysis.predictor import Kind, Predictor
 from engine.analysis.reach import SLACK_BITS, Reach, best_at, frontier
+from engine.core.errors import StudyError
 from engine.core.recipe import Recipe, model_ref
 
 
@@ -55,3 +56,18 @@ def test_forecasts_tell_what_lies_beyond_the_trials(predictor: Predictor) -> Non
         reach = Reach(np.array([[bits, best]]), np.array([[bits, best]]))
         found = Advisor(replace(predictor, reach=reach)).forecast([recipe], Kind.DAMAGE)[0]
         assert found.beyond == far
+
+
+def test_an_option_that_a_layer_was_never_offered_is_no_forecast(predictor: Predictor) -> None:
+    space, graph = predictor.subject.space, predictor.subject.graph
+    offered = space.offered.copy()
+    offered[2, 0] = False
+    member = predictor.members[Kind.DAMAGE][0]
+    damage = member.model.damage.copy()
+    damage[2, 0] = np.nan
+    lame = replace(predictor, members={**predictor.members, str(Kind.DAMAGE): (
+        replace(member, model=replace(member.model, damage=damage)),)},
+        subject=replace(predictor.subject, space=replace(space, offered=offered)))
+    recipe = Recipe(model_ref(predictor.subject.structure), dict.fromkeys(graph.choices, space.options[0]))
+    with pytest.raises(StudyError, match=f"knows nothing of {graph.choices[2]} at {space.options[0]}"):
+        Advisor(lame).forecast([recipe], Kind.DAMAGE)
