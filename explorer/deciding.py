@@ -191,7 +191,8 @@ class Deciding:
         trials = measured_of(decider.structure) if decider.gauge(provider).metric else []
         text = "Click a point and its recipe loads; Undo takes it back."
         if trials:
-            text += f" Grey dots are {len(trials)} measured recipes; everything else is predicted."
+            text += (f" Grey dots are {len(trials)} measured recipes; everything else is predicted, and extrapolated "
+                     f"where it lies far above the dots of its size.")
         beside = beside_sentence(decider.structure).replace("_", r"\_")
         lines = [text, beside, decider.missing()]
         return {self.panel.about: "\n\n".join(line for line in lines if line),

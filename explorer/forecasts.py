@@ -73,14 +73,14 @@ def shown(found: Forecast, gauge: Gauge, size: int, trials: int) -> dict[str, An
     digits = 1 if half >= 0.1 else 3
     unit = f" {gauge.unit}" if gauge.unit else ""
     beyond = len(found.unsupported)
-    words = (f"{gauge.title}, predicted by the ensemble fitted to {trials} trials: {found.mean:.{digits}f}{unit}, 95 % "
-             f"between {found.low:.{digits}f} and {found.high:.{digits}f}.")
+    of = f"{gauge.title}, predicted by the ensemble fitted to {trials} trials: {found.mean:.{digits}f}{unit}"
     if found.beyond:
-        words += (" No trial of this size came near that: it is extrapolated, and models of added damage are too "
-                  "hopeful there; trials near the best recipes (`evidence --near`) teach better.")
+        text = f"≈ {found.mean:.{digits}f}{unit}"
+        words = (f"{of}. No trial of this size came near that: it is extrapolated, and as a rule too high; trials near "
+                 f"the best recipes (`evidence --near`) make it sure.")
+    else:
+        text = f"{found.mean:.{digits}f} ± {half:.{digits}f}{unit}"
+        words = f"{of}, 95 % between {found.low:.{digits}f} and {found.high:.{digits}f}."
     if beyond:
         words += f" Extrapolated: {beyond} layers hold an option that hardly any trial held."
-    text = f"{found.mean:.{digits}f}{unit}, extrapolated" if found.beyond else \
-        f"{found.mean:.{digits}f} ± {half:.{digits}f}{unit}"
-    return {"bytes": size, "text": text, "title": words,
-            "unsupported": beyond}
+    return {"bytes": size, "text": text, "title": words, "extrapolated": bool(beyond or found.beyond)}

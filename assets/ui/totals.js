@@ -59,7 +59,7 @@
       const gauge = store.graph.gauge || {};
       // The ensemble has learned from weights alone; with quantized inputs the table speaks.
       const forecast = !now.inputs && store.forecast && store.forecast.bytes === now.bytes ? store.forecast : null;
-      const beyond = forecast ? forecast.unsupported : gauge.learned ? now.scaled : 0;
+      const beyond = forecast ? forecast.extrapolated : gauge.learned ? now.scaled : 0;
       psnr.node.hidden = now.predicted === null && !forecast;
       if (forecast) say(psnr, forecast.text, "");
       else if (now.predicted !== null)

@@ -250,4 +250,8 @@ def test_forecasts_say_their_interval_and_what_is_extrapolated() -> None:
     found = shown(Forecast(26.12, 25.02, 27.22, ("a", "b")), gauge, 1000, 223)
     assert found["text"] == "26.1 ± 1.1 dB" and found["bytes"] == 1000
     assert "223 trials" in found["title"] and "Extrapolated: 2 layers" in found["title"]
-    assert "xtrapolated" not in shown(Forecast(26.12, 25.02, 27.22, ()), gauge, 1000, 223)["title"]
+    assert found["extrapolated"]
+    sure = shown(Forecast(26.12, 25.02, 27.22, ()), gauge, 1000, 223)
+    assert "xtrapolated" not in sure["title"] and not sure["extrapolated"]
+    far = shown(Forecast(30.5, 29.6, 31.4, (), beyond=True), gauge, 1000, 223)
+    assert far["text"] == "≈ 30.5 dB" and far["extrapolated"] and "No trial of this size" in far["title"]
