@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", metavar="MODEL", help="where the study's model lies (default: the name "
                         "it was measured under)")
     parser.add_argument("--formula", metavar="F", help="target, higher = better, over the study's metrics and bits, "
-                        "such as '-image_mse - 0.1*bits' (default: psnr)")
+                        "such as 'psnr - 0.1*bits' (default: psnr)")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS,
                         help="what to fit beside the controls; damage and a network also give a blend, anchored "
                         "needs layers that were measured alone")

@@ -98,8 +98,8 @@ def summary_text(values: dict[str, Any]) -> str:
         f"{values['file']}: {values['model']}, {values['trials']} trials x {values['images']} images, "
         f"{values['steps']} steps" + (f", {low:.2f} to {high:.2f} bits per weight" if values["trials"] else ""),
         *(f"  {p['preset']}, seed {p['seed']}: {p['trials']}" for p in values["presets"]),
-        f"failed {values['failed']}, waiting {values['waiting']}; {values['seconds_per_trial']:.2f} s per trial (median), "
-        f"{100 * values['overhead']:.1f} % beyond generating",
+        f"failed {values['failed']}, waiting {values['waiting']}; {values['seconds_per_trial']:.2f} s per trial "
+        f"(median), {100 * values['overhead']:.1f} % beyond generating",
         *(f"measured on {e}" for e in values["environments"]),
     ]
     found = values["label_reliability"]
