@@ -269,8 +269,10 @@ class Study:
     def _object(self, text: Any, what: str) -> dict[str, Any]:
         try:
             found = parse_json(text, what, StudyError)
-        except (StudyError, TypeError) as error:
-            raise damaged(self.path, f"{what}: {str(error).rstrip('.')}") from None
+        except StudyError as error:
+            raise damaged(self.path, str(error).rstrip(".")) from None
+        except TypeError as error:
+            raise damaged(self.path, f"{what}: {error}") from None
         if not isinstance(found, dict):
             raise damaged(self.path, f"{what}: {_short(found)} instead of an object")
         return found
