@@ -52,10 +52,10 @@ ALLOCATORS: dict[str, AllocatorRow] = {
     "lagrangian": AllocatorRow(
         "Nearly the same in about a millisecond; used while the slider moves.", "", True, lambda p, s: lagrangian(p)),
     "faithful": AllocatorRow(
-        "Each layer takes its best option alone, bits priced by lambda; by embeddings if there are any (Qua2SeDiMo).", "",
-        True, lambda p, s: faithful(p, s.weight), "gnn-operation"),
+        "Each layer takes its best option alone, by embeddings if there are any; bits priced by lambda (Qua2SeDiMo).",
+        "", True, lambda p, s: faithful(p, s.weight), "gnn-operation"),
     "faithful-blocks": AllocatorRow(
-        "Each block takes its best joint assignment by embeddings, bits priced by lambda (Qua2SeDiMo).",
+        "Each block takes its best joint assignment, by embeddings; bits priced by lambda (Qua2SeDiMo).",
         JOINT, True, lambda p, s: faithful(p, s.weight)),
     "uniform": AllocatorRow(
         "The best uniform recipe that fits.", "", False, lambda p, s: best_uniform(p)),
