@@ -146,7 +146,8 @@ def test_an_interrupted_round_goes_on_with_its_own_draws(tiny: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_every_round_is_judged_on_images_of_its_own(tiny: Path, tmp_path: Path) -> None:
+def test_every_round_is_judged_on_images_of_its_own(tiny: Path, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evidence", str(tiny / "study.sqlite"), "--model", str(tiny / "model"), "--images", "2", "--judged", "1",
              "--switched", "0", "--signal", "0", "--steps", "1", "--sizes", "--kinds", "damage", "anchored", "--timed",
              "0", "--assets", str(tmp_path), "--out", str(tmp_path / "page.md")]
@@ -166,6 +167,10 @@ def test_every_round_is_judged_on_images_of_its_own(tiny: Path, tmp_path: Path) 
     finally:
         model.close()
     assert not seeds[0] & seeds[1]
+    capsys.readouterr()
+    assert main([*words, "--near", "3", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "study: round 3 of trials near the best" in err and list(json.loads(out)["rounds"].values()) == [3]
 
 
 @pytest.mark.slow
