@@ -12,21 +12,24 @@ from dataclasses import dataclass, field, replace
 
 from engine.allocate.allocation import Allocation
 from engine.allocate.allocators import ALLOCATORS, Settings, allocate
+from engine.allocate.blocks import JOINT, block_files, block_problem, find_blocks
 from engine.allocate.budget import bits_budget, layers_budget, parse_budget
 from engine.allocate.path import Path, lagrangian_path
-from engine.allocate.problem import Limits, Problem, blind_scores, layer_problem
+from engine.allocate.problem import JointCosts, Limits, Problem, blind_scores, layer_problem
+from engine.allocate.support import extrapolated, supported, with_support
 from engine.core.errors import InputError
 from engine.core.graph import Structure
 from engine.core.option import Option
 from engine.core.record import Scores
 from engine.core.sizes import full_bytes, recipe_bytes
 from engine.providers.table import IMAGE_MSE, damage_table
-from explorer.gauge import Gauge, extrapolated, gauge_of
+from explorer.gauge import Gauge, gauge_of
 from explorer.kept import Kept
 from explorer.overlays import TITLES
 from explorer.wording import inside, megabytes
 
 PREFERRED = ("predictor", "measured", "weight-error")
+OPERATION = "gnn-operation"  # scores of single layers by a predictor's networks
 BLIND = "none"
 BLIND_TITLE = "No scores, sizes alone"
 TIME_LIMIT_S = 4.0
@@ -36,6 +39,7 @@ LIVE = "lagrangian"
 DEFAULT_ALLOCATOR = "knapsack"
 ALLOCATOR_TITLES = {
     "knapsack": "Best (integer program)", "lagrangian": "Best (fast path)", "faithful": "Qua²SeDiMo, layer by layer",
+    "faithful-blocks": "Qua²SeDiMo, block by block",
     "uniform": "Best uniform", "weight-error": "By weight error", "measured-greedy": "Greedy by measured damage",
     "threshold": "Apple's threshold rule", "size-only": "By size alone", "mpq-diff": "MPQ-Diff (linear program)",
     "mpq-diff-useful": "MPQ-Diff, knapsack", "mpq-flat": "MPQ-Diff, no scores",
@@ -67,6 +71,7 @@ class Decider:
     scores: Mapping[str, Scores]
     working: Callable[[], int] = lambda: 0
     _tables: dict[str, Scores] = field(default_factory=dict)
+    _blocks: Kept[tuple[int, ...], tuple[JointCosts, ...]] = field(default_factory=lambda: Kept(1))
     _problems: Kept[Asked, Problem] = field(default_factory=lambda: Kept(PROBLEMS_KEPT))
     _paths: Kept[Asked, Path] = field(default_factory=lambda: Kept(PROBLEMS_KEPT))
     _answers: Kept[tuple[object, ...], Allocation] = field(default_factory=lambda: Kept(ANSWERS_KEPT))
@@ -100,10 +105,28 @@ class Decider:
 
     def _maker(self, provider: str) -> str:
         """The command that makes these scores."""
+        if provider == JOINT:
+            return f"allocate {self.structure.model} --method faithful-blocks --sweep"
         return f"sensitivity {self.structure.model} --provider {provider.removesuffix('-linear')}"
+
+    def source(self, allocator: str, provider: str) -> str:
+        """Whose scores an allocator goes by: those it insists on, those it prefers and that are here, or the chosen."""
+        row = ALLOCATORS[allocator]
+        return row.provider or (row.preferred if self._complete(row.preferred) else provider)
+
+    def _joints(self) -> tuple[JointCosts, ...]:
+        """Joint costs of blocks by the networks whose scores of layers are here; () where nobody made them yet."""
+        operation = self.scores.get(OPERATION)
+        if operation is None:
+            return ()
+        stamps = tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in block_files(self.structure))
+        found = self._blocks.get(stamps)
+        return found if found is not None else self._blocks.put(stamps, find_blocks(self.structure, operation) or ())
 
     def _complete(self, name: str) -> bool:
         """Whether every choice has at least one score of this provider."""
+        if name == JOINT:
+            return bool(self._joints())
         found = self.scores.get(name)
         return found is not None and all(found.layers.get(x.name) for x in self.structure.choices)
 
@@ -115,7 +138,7 @@ class Decider:
             if provider == BLIND:
                 self._tables[provider] = blind_scores(self.structure)
             else:
-                found = self.scores[provider]
+                found = with_support(self.scores[provider], self.scores)
                 rows = damage_table(self.structure, self.scores, provider).values if found.unit == IMAGE_MSE else {}
                 layers = {c: dict(r) for c, r in rows.items()} or {c: dict(r) for c, r in found.layers.items()}
                 self._tables[provider] = replace(found, layers=layers)
@@ -134,14 +157,11 @@ class Decider:
         key = (provider, tuple(sorted(pinned.items())))
         found = self._problems.get(key)
         if found is None:
-            table = self.table(provider)
-            beyond = extrapolated(table)
-            if beyond:
-                kept = {c: {o: d for o, d in row.items() if o not in beyond.get(c, ())}
-                        for c, row in table.layers.items()}
-                table = replace(table, layers={c: kept[c] or row for c, row in table.layers.items()})
-            found = self._problems.put(key, layer_problem(self.structure, table, full_bytes(self.structure),
-                                                          Limits(pinned=dict(pinned))))
+            limits, size = Limits(pinned=dict(pinned)), full_bytes(self.structure)
+            found = self._problems.put(key, block_problem(self.structure, self._joints(), size, limits)
+                                       if provider == JOINT else
+                                       layer_problem(self.structure, supported(self.table(provider), limits), size,
+                                                     limits))
         return found
 
     def path(self, provider: str, pinned: Mapping[str, Option]) -> Path:
@@ -168,7 +188,7 @@ class Decider:
                 "choose another"
             raise InputError(f"{ALLOCATOR_TITLES.get(allocator, 'This allocator')} needs scores that "
                              f"{self.structure.model} does not have; {how}.")
-        source = ALLOCATORS[allocator].provider or provider
+        source = self.source(allocator, provider)
         settings = settings or Settings(time_limit_s=TIME_LIMIT_S)
         key = (source, allocator, budget, tuple(sorted(pinned.items())), settings)
         found = self._answers.get(key)
@@ -238,7 +258,7 @@ class Decider:
         lines = [f"**{ALLOCATOR_TITLES.get(allocator, allocator)}**: {found.bits_per_weight:.2f} bits per weight, "
                  f"{megabytes(size)}, {share:.1f} % of full"
                  + (f", predicted {answer.quality}." if answer.quality else ".")]
-        source = ALLOCATORS[allocator].provider or provider
+        source = self.source(allocator, provider)
         if ALLOCATORS[allocator].scored and source == provider and provider != BLIND:
             proof = "proved the best for these scores" if found.proved else \
                 f"at most {100 * found.gap:.2f} % above the least damage that any recipe of this size could have"

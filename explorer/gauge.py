@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.allocate.support import extrapolated
 from engine.core.graph import Structure
 from engine.core.record import Scores
 from engine.providers.table import CAP_DB, IMAGE_MSE, MEASURED, DamageTable, damage_table
@@ -17,7 +17,6 @@ FLOOR = 1e-12  # of the logarithm, as the additive model has it
 STEEPEST = 30.0
 _NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
 _CURVE = re.compile(rf"target = {_NUMBER} - {_NUMBER} \* boxcox\(damage, {_NUMBER}\)")
-EXTRAPOLATED = "extrapolated_options"
 LEARNED = "predictor"
 
 
@@ -78,18 +77,6 @@ def gauge_of(scores: Scores) -> Gauge:
     if scores.unit == IMAGE_MSE:
         return Gauge("PSNR", "dB", float(scores.about.get("base_mse", 0.0)), None, "image_mse")
     return Gauge()
-
-
-def extrapolated(scores: Scores) -> Mapping[str, tuple[str, ...]]:
-    """Choice -> the options whose score follows from a model, not from trials that held them."""
-    text = scores.about.get(EXTRAPOLATED, "")
-    if not text:
-        return {}
-    try:
-        found = json.loads(text)
-        return {str(name): tuple(str(o) for o in options) for name, options in found.items()}
-    except (ValueError, AttributeError, TypeError):
-        return {}
 
 
 def page_table(structure: Structure, scores: Mapping[str, Scores]) -> tuple[DamageTable, Gauge]:

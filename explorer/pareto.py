@@ -33,7 +33,8 @@ SHORT = {
     "trials": "Trials, measured", "uaq": "Uniform UAQ", "kmeans_c": "K-means/channel", "kmeans_a": "K-means/tensor",
     "rtn_g64": "Groups of 64", "size-only": "Size alone", "weight-error": "Weight error",
     "measured-greedy": "Greedy", "threshold": "Apple's rule", "mpq-diff": "MPQ-Diff", "random": "Random",
-    "knapsack": "Best", "lagrangian": "Best, fast", "faithful": "Qua²SeDiMo", "mpq-diff-useful": "MPQ-Diff, knap.",
+    "knapsack": "Best", "lagrangian": "Best, fast", "faithful": "Qua²SeDiMo",
+    "faithful-blocks": "Qua²SeDiMo, blocks", "mpq-diff-useful": "MPQ-Diff, knap.",
     "mpq-flat": "MPQ-Diff, flat", "mpq-projection": "MPQ-Diff, proj.",
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from engine.allocate.allocation import Allocation
 from engine.allocate.baselines import best_of_random, best_uniform, greedy, size_only, threshold
+from engine.allocate.blocks import JOINT
 from engine.allocate.faithful import faithful
 from engine.allocate.knapsack import RELATIVE_GAP, TIME_LIMIT_S, knapsack
 from engine.allocate.linear import flat, linear_program, projection
@@ -35,12 +36,13 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class AllocatorRow:
     """One allocator: the sentence the explorer shows, the provider it insists on ("" = any), whether it needs scores
-    at all, and the call."""
+    at all, the call, and the provider it goes by unless told otherwise, where there are such scores ("" = any)."""
 
     summary: str
     provider: str
     scored: bool
     solve: Callable[[Problem, Settings], Allocation]
+    preferred: str = ""
 
 
 ALLOCATORS: dict[str, AllocatorRow] = {
@@ -50,8 +52,11 @@ ALLOCATORS: dict[str, AllocatorRow] = {
     "lagrangian": AllocatorRow(
         "Nearly the same in about a millisecond; used while the slider moves.", "", True, lambda p, s: lagrangian(p)),
     "faithful": AllocatorRow(
-        "Each layer takes its best option alone, bits priced by lambda (Qua2SeDiMo).", "", True,
-        lambda p, s: faithful(p, s.weight)),
+        "Each layer takes its best option alone, by embeddings if there are any; bits priced by lambda (Qua2SeDiMo).",
+        "", True, lambda p, s: faithful(p, s.weight), "gnn-operation"),
+    "faithful-blocks": AllocatorRow(
+        "Each block takes its best joint assignment, by embeddings; bits priced by lambda (Qua2SeDiMo).",
+        JOINT, True, lambda p, s: faithful(p, s.weight)),
     "uniform": AllocatorRow(
         "The best uniform recipe that fits.", "", False, lambda p, s: best_uniform(p)),
     "weight-error": AllocatorRow(

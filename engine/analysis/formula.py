@@ -1,4 +1,4 @@
-"""The target as a formula over metrics (`-fid - 150*bits`): own tokenizer and parser, numbers only, no `eval`."""
+"""The target as a formula over metrics (`psnr - 0.1*bits`): own tokenizer and parser, numbers only, no `eval`."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def parse_formula(text: str) -> Formula:
     reader = _Reader(list(_tokens(text)), text)
     root = reader.sum(0)
     if reader.kind != "end":
-        raise InputError(f"The formula {text!r} goes wrong at {reader.token!r}; write something like -fid - 150*bits.")
+        raise InputError(f"The formula {text!r} goes wrong at {reader.token!r}; write something like psnr - 0.1*bits.")
     return Formula(text, tuple(dict.fromkeys(_names(root))), root)
 
 

@@ -39,7 +39,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timed", type=int, default=6, help="trials that one and two workers are timed on; 0 = none")
     parser.add_argument("--near", type=int, default=0, metavar="N",
                         help="first measure N more trials around the best recipes so far, into the study")
-    parser.add_argument("--round", type=int, default=1, help="number of that round")
+    parser.add_argument("--round", type=int, metavar="K", help="number of that round (default: the last one while it "
+                        "is unfinished or not proved, else the next)")
     parser.add_argument("--minutes", type=float, metavar="T",
                         help="stop after T minutes; the same command goes on from there")
     parser.add_argument("--assets", metavar="DIR", help="gets predictors and scores (default: the shipped assets)")
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         structure = _structure(db, args.model)
         if args.near:
             _near(args, db, places, structure)
-        number = round_of(db)
+        number = round_of(db, args.trials)
         before = earlier(places.kept, structure.model, structure.identity, number)
         scale = replace(_measured_already(_scale(args), structure), first=first_unused(before))
         steps = prove(db, places, scale, formula=formula, source=args.model, device=args.device, trials=args.trials)
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _answer(args: argparse.Namespace, studies: list[Path], found: list[Any],
             stopped: str) -> tuple[dict[str, Any], str]:
     result = {"studies": [str(p) for p in studies], "out": args.out, "kinds": {f["model"]: f["kind"] for f in found},
-              "finished": not stopped}
+              "rounds": {f["model"]: f["round"] for f in found}, "finished": not stopped}
     text = f"{args.out}: {len(found)} of {len(studies)} models" if found else "No model is finished yet"
     return result, text + (f"; {stopped}." if stopped else "")
 
@@ -119,12 +120,15 @@ def _near(args: argparse.Namespace, db: Path, places: Any, structure: Any) -> No
     """One round of trials around the best recipes."""
     from engine.core.places import model_stem
     from engine.evidence.near import drawn, measure_near
+    from engine.evidence.rounds import open_round
     from engine.evidence.studied import DEFAULT_FORMULA
     from engine.study.storage import read_study
 
     scale, formula = _scale(args), DEFAULT_FORMULA if args.formula is None else args.formula
-    path = places.kept / f"{model_stem(structure.model, structure.identity)}.near-{args.round}.json"
-    steps = drawn(db, path, args.near, args.round, formula=formula, source=args.model, training=scale.training,
+    number = args.round or open_round(db, places.kept, structure.model, structure.identity)
+    print(f"{db.stem}: round {number} of trials near the best", file=sys.stderr, flush=True)
+    path = places.kept / f"{model_stem(structure.model, structure.identity)}.near-{number}.json"
+    steps = drawn(db, path, args.near, number, formula=formula, source=args.model, training=scale.training,
                   kinds=scale.kinds)
     draws = next(s for s in said(steps, db.stem) if isinstance(s, list))
     with read_study(db) as study:
@@ -184,14 +188,15 @@ def _measured_already(scale: Any, structure: Any) -> Any:
 
 def _check(args: argparse.Namespace) -> None:
     for name, least in (("images", 2), ("judged", 1), ("switched", 0), ("signal", 0), ("signal_steps", 1), ("timed", 0),
-                        ("near", 0), ("threads", 1), ("round", 1)):
+                        ("near", 0), ("threads", 1)):
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}.")
-    if args.trials is not None and args.trials < 1:
-        raise InputError(f"--trials must be at least 1, got {args.trials}.")
+    for name in ("round", "trials", "epochs"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise InputError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if args.near and args.trials is not None:
+        raise InputError("--near adds trials to the study and --trials would leave them out again; give one of them.")
     if args.minutes is not None and not args.minutes > 0:
         raise InputError(f"--minutes must be above 0, got {args.minutes:g}.")
-    if args.epochs is not None and args.epochs < 1:
-        raise InputError(f"--epochs must be at least 1, got {args.epochs}.")
     if any(n < 1 for n in args.sizes or ()):
         raise InputError("--sizes takes numbers of trials of at least 1.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", metavar="MODEL", help="where the study's model lies (default: the name "
                         "it was measured under)")
     parser.add_argument("--formula", metavar="F", help="target, higher = better, over the study's metrics and bits, "
-                        "such as '-image_mse - 0.1*bits' (default: psnr)")
+                        "such as 'psnr - 0.1*bits' (default: psnr)")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS,
                         help="what to fit beside the controls; damage and a network also give a blend, anchored "
                         "needs layers that were measured alone")
     parser.add_argument("--loss", default="hybrid", choices=["spearman", "ndcg", "hybrid", "none"],
                         help="ranking loss of the networks")
+    parser.add_argument("--ranked", default="parts", choices=["parts", "hops"],
+                        help="norms the ranking loss orders: of hop 0 and of all blocks together, or of every hop over "
+                        "all nodes, as the paper has it (default: parts)")
     parser.add_argument("--epochs", type=int, help="of each network, at most")
     parser.add_argument("--presets", nargs="+", default=[], metavar="P", help="only trials of these presets")
     parser.add_argument("--trials", type=int, metavar="N", help="only the first N trials")
@@ -47,13 +51,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Fit, save predictor and scores, note the figures in the study, print them."""
+    from dataclasses import replace
+
     from engine.analysis.library import predictor_stem
     from engine.analysis.predictor import Kind
     from engine.analysis.predictor_files import save_predictor
     from engine.core.jsonrecord import to_json
     from engine.core.places import assets_dir, cache_dir
     from engine.evidence.learned import figures_of, learn, note
-    from engine.evidence.studied import DEFAULT_FORMULA, read_studied
+    from engine.evidence.studied import DEFAULT_FORMULA, FIT_SECONDS, read_studied
 
     _check_attributions(args)
     formula = DEFAULT_FORMULA if args.formula is None else args.formula
@@ -64,6 +70,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     predictor = _followed(learn(studied, _training(args), [Kind(k) for k in args.kinds]), args)
     told(args.progress, "scoring")
     seconds = time.perf_counter() - start
+    predictor = replace(predictor, about={**predictor.about, FIT_SECONDS: f"{seconds:.0f}"})
     directory = Path(args.out) if args.out else cache_dir()
     stem = predictor_stem(studied.structure, directory)
     save_predictor(stem, predictor)
@@ -108,13 +115,13 @@ def _training(args: argparse.Namespace) -> Any:
     from dataclasses import replace
 
     from engine.analysis.losses import RankLoss
-    from engine.analysis.training import Training
+    from engine.analysis.training import Ranked, Training
 
     if args.epochs is not None and args.epochs < 1:
         raise InputError(f"--epochs must be at least 1, got {args.epochs}.")
     if args.trials is not None and args.trials < 1:
         raise InputError(f"--trials must be at least 1, got {args.trials}.")
-    chosen = Training(rank=RankLoss(args.loss), seed=args.seed)
+    chosen = Training(rank=RankLoss(args.loss), ranked=Ranked(args.ranked), seed=args.seed)
     return chosen if args.epochs is None else replace(chosen, epochs=args.epochs)
 
 
@@ -144,18 +151,24 @@ def _followed(steps: Any, args: argparse.Namespace) -> Any:
     raise AssertionError("a fit ends with its predictor")
 
 
+def _figures(rows: Mapping[str, Any]) -> str:
+    """Held-out figures of predictors, controls or hops as a table."""
+    return aligned(("", "spearman", "within 0.1 bits and preset", "kendall", "ndcg@10", "mean error"),
+                   [(n, q.spearman, "-" if q.spearman_in_bins is None else f"{q.spearman_in_bins:.3f}", q.kendall,
+                     q.ndcg10, q.mae) for n, q in rows.items()])
+
+
 def _text(predictor: Any, seconds: float, stem: str, scores: list[str]) -> str:
     report = predictor.report
     lines = [f"{report.trials} trials, {report.folds} folds, {seconds:.0f} s, target {report.formula}; held out:"]
     for title, rows in (("target", report.target), ("quality alone (without bits)", report.quality)):
         if rows:
-            lines += ["", title, aligned(
-                ("", "spearman", "within 0.1 bits and preset", "kendall", "ndcg@10", "mean error"),
-                [(n, q.spearman, "-" if q.spearman_in_bins is None else f"{q.spearman_in_bins:.3f}", q.kendall,
-                  q.ndcg10, q.mae) for n, q in rows.items()])]
-    for kind, hops in report.hops.items():
-        *each, parts = (f"{h:.3f}" for h in hops)
-        lines += ["", f"{kind}: spearman of the embedding norm, hops 0 to {len(each) - 1}: {'  '.join(each)}; "
-                      f"of all blocks together {parts}"]
+            lines += ["", title, _figures(rows)]
+    for kind, hops in (report.hop_quality or report.hop_target).items():
+        names = [*(f"hop {h}" for h in range(len(hops) - 1)), "all blocks together"]
+        own = "  ".join(f"{value:.3f}" for value in report.hops[kind])
+        lines += ["", f"{kind}: {'quality alone' if report.hop_quality else 'target'} by the embedding norm of a hop",
+                  _figures(dict(zip(names, hops, strict=True))),
+                  f"spearman of the norms themselves, mean over folds, in this order: {own}"]
     written = f"predictor {stem}, {len(scores)} scores" + (f" in {Path(scores[0]).parent}" if scores else "")
     return "\n".join([*lines, "", f"in use: {predictor.kind}; {written}"])

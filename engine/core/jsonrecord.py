@@ -43,6 +43,9 @@ def from_json(cls: type[T], data: Any) -> T:
     unknown = set(data) - set(hints)
     if unknown:
         raise ValueError(f"{cls.__name__}: unknown key {sorted(unknown)[0]!r}")
+    for f in dataclasses.fields(typing.cast(Any, cls)):
+        if f.name not in data and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{cls.__name__}: missing key {f.name!r}")
     try:
         return cls(**{k: _value(hints[k], v) for k, v in data.items()})
     except TypeError as error:

@@ -15,19 +15,21 @@ from engine.advisor import Advisor
 from engine.allocate.allocation import Allocation
 from engine.allocate.allocators import allocate
 from engine.allocate.baselines import random_recipes, uniforms
+from engine.allocate.blocks import PAPER
 from engine.allocate.budget import bits_budget
 from engine.allocate.faithful import faithful
 from engine.allocate.knapsack import knapsack
-from engine.allocate.problem import JointCosts, Limits, Problem, blind_scores, joint_problem, layer_problem
+from engine.allocate.problem import Limits, Problem, blind_scores, joint_problem, layer_problem
+from engine.allocate.support import EXTRAPOLATED, supported
 from engine.analysis.scoring import BlockScores
 from engine.core.errors import InputError
 from engine.core.graph import Structure
 from engine.core.jsonrecord import to_json
-from engine.core.option import Option, parse_option
 from engine.core.recipe import Recipe, uniform
 from engine.core.record import Scores
 from engine.core.seeds import derive
 from engine.core.sizes import recipe_bytes
+from engine.evidence.blocks import joint_costs
 from engine.evidence.near import shaken
 from engine.providers.table import completed
 
@@ -46,7 +48,6 @@ SHAKE = 0.12  # deviation of the log damages of those that are shaken
 MEASURED = "measured"
 MIDDLING = (3, 4)  # bits
 FOUR = 4
-PAPER = tuple(Option(m, b) for m in ("uaq", "kmeans_c", "kmeans_a") for b in (3, 4))
 OPTIMUM, ALONE = "predicted optimum", "layers measured alone"  # notes of two of our candidates
 # baseline -> whose scores it allocates by; MPQ-Diff's have a comparison of their own
 BASELINES = {"weight-error": "weight-error", "measured-greedy": MEASURED, "measured, knapsack": MEASURED,
@@ -203,7 +204,7 @@ def _ours(sources: Sources, budget: Budget, limits: Limits, seed: int) -> Iterat
         tables.append((f"shaken {number + 1}", shaken(advisor.scores, SHAKE, rng)))
     for note, scores in tables:
         try:
-            problem = layer_problem(advisor.structure, _seen(advisor, scores), budget.bytes, limits)
+            problem = layer_problem(advisor.structure, _seen(advisor, scores, limits), budget.bytes, limits)
         except InputError:  # too small for what was seen; with all options it fits, or this budget has no contest
             problem = layer_problem(advisor.structure, scores, budget.bytes, limits)
         found = knapsack(problem)
@@ -218,11 +219,10 @@ def fours(advisor: Advisor) -> Iterator[Entry]:
             yield Entry("", UNIFORM, recipe, recipe_bytes(advisor.structure, recipe.options), str(option))
 
 
-def _seen(advisor: Advisor, scores: Scores) -> Scores:
+def _seen(advisor: Advisor, scores: Scores, limits: Limits) -> Scores:
     """Without options that hardly any trial held at a layer, where their damage is extrapolated."""
-    kept = {c: {o: d for o, d in row.items() if advisor.supported(c, parse_option(o))}
-            for c, row in scores.layers.items()}
-    return replace(scores, layers={c: kept[c] or row for c, row in scores.layers.items()})
+    about = {**scores.about, EXTRAPOLATED: advisor.scores.about[EXTRAPOLATED]}
+    return supported(replace(scores, about=about), limits)
 
 
 def _drawn_from(structure: Structure, budget: Budget, limits: Limits) -> tuple[str, Problem]:
@@ -268,8 +268,7 @@ def _makers(sources: Sources, limits: Limits) -> dict[str, Callable[[int], Alloc
 
         makers["faithful, layers"] = by_layers
     if sources.blocks:
-        joints = [JointCosts(b.layers, b.candidates, tuple(max(b.scores) - s for s in b.scores))
-                  for b in sources.blocks]
+        joints = joint_costs(sources.blocks)
         makers["faithful, blocks"] = lambda size: faithful(
             joint_problem(structure, joints, size, limits, "gnn-block"))
     return makers

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from engine.advisor import Advisor
+from engine.allocate.blocks import PAPER
 from engine.analysis.predictor import Kind, Predictor
 from engine.analysis.scoring import BlockScores, block_scores, operation_scores
 from engine.core.errors import StudyError
@@ -22,7 +23,6 @@ from engine.evidence.contest import (
     DRAWS,
     MEASURED,
     OURS,
-    PAPER,
     RANDOM,
     Budget,
     Dropped,

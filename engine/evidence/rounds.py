@@ -18,18 +18,34 @@ from engine.evidence.scale import Found
 from engine.evidence.studied import near_round
 from engine.evidence.verdict import LABEL
 from engine.study.storage import read_study
+from engine.study.trial import State
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def round_of(db: Path) -> int:
-    """The last round that the finished trials of a study hold.
+def round_of(db: Path, first: int | None = None) -> int:
+    """The last round that the finished trials of a study (only the first so many) hold.
 
     Raises:
         StudyError: see `read_study`.
     """
     with read_study(db) as study:
-        return max((near_round(trial.preset) for trial in study.trials()), default=0)
+        return max((near_round(trial.preset) for trial in study.trials()[:first]), default=0)
+
+
+def open_round(db: Path, kept: Path, model: str, identity: str) -> int:
+    """The round that trials near the best are drawn for now: the last, while any of its trials waits or its evidence
+    is not kept, so that what was interrupted goes on; else the one after.
+
+    Raises:
+        StudyError: see `read_study`.
+    """
+    with read_study(db) as study:
+        trials = [t for t in study.trials(None) if near_round(t.preset)]
+    last = max((near_round(t.preset) for t in trials), default=0)
+    waiting = any(near_round(t.preset) == last and t.state in (State.WAITING, State.RUNNING) for t in trials)
+    finished = not waiting and (not last or round_file(kept, model, identity, last).is_file())
+    return last + finished
 
 
 def round_file(kept: Path, model: str, identity: str, number: int) -> Path:

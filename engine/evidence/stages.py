@@ -25,7 +25,7 @@ from engine.evidence.labels import target_reliability
 from engine.evidence.learned import learn, overlays
 from engine.evidence.learning import learning_curve
 from engine.evidence.scale import Found, Places, Scale, Stage
-from engine.evidence.studied import DEFAULT_FORMULA, Studied, read_studied
+from engine.evidence.studied import DEFAULT_FORMULA, FIT_SECONDS, Studied, read_studied
 from engine.live.model import open_model
 from engine.providers.files import find_scores, save_scores, scores_path
 from engine.providers.progress import Progress
@@ -33,7 +33,6 @@ from engine.study.summary import summary
 
 VERSION = 2
 EPOCHS_SHOWN = 10
-FIT_SECONDS = "fit_seconds"
 
 
 def prove(db: Path, places: Places, scale: Scale | None = None, *, formula: str = DEFAULT_FORMULA, source: str = "",

@@ -23,6 +23,7 @@ from engine.study.storage import read_study
 # The mean over images of PSNR: one image that comes out quite different weighs less than in the mean of squares.
 DEFAULT_FORMULA = "psnr"
 REPORTED = 2  # version of what a fit reports; part of the digest, so that older predictors are fitted again
+FIT_SECONDS = "fit_seconds"  # what a predictor says in `about` of how long fitting it took
 NEAR = "near"  # preset of trials drawn around the best recipes so far; held-out figures leave them out
 
 

@@ -67,24 +67,34 @@ COLUMNS = ("key", "preset", "seed", "number", "granularity", "recipe", "bits", "
 def _take_over(study: Study, source: Study) -> tuple[int, int]:
     """Copy trials with their metrics in one transaction. Returns how many were new, and how many known."""
     admitted = {number: study.admit(e, mixed=True) for number, e in source.environments().items()}
-    rows = study.connection.execute("SELECT id, key, state, preset, seed, number FROM trial").fetchall()
-    ours = {row["key"]: (row["id"], row["state"]) for row in rows}
-    done = {(row["preset"], row["seed"], row["number"]) for row in rows if row["state"] == State.DONE}
+    source.trials(None)  # raises before anything is written where the source is damaged
+    # By key and by draw: in another environment the same draw has another key.
+    held: dict[object, tuple[int, str]] = {}
+    for row in study.connection.execute("SELECT id, key, state, preset, seed, number FROM trial "
+                                        "ORDER BY state = 'done'"):
+        held |= dict.fromkeys(_names(row), (row["id"], row["state"]))
     added = known = 0
     with transaction(study.connection, study.path):
         for row in source.connection.execute("SELECT * FROM trial ORDER BY preset, seed, number, id"):
-            mine = ours.get(row["key"])
-            if (row["preset"], row["seed"], row["number"]) in done or (mine and row["state"] != State.DONE):
+            mine = {held[name] for name in _names(row) if name in held}
+            if mine and (row["state"] != State.DONE or any(state == State.DONE for _, state in mine)):
                 known += 1
                 continue
-            if mine:
-                _delete(study, mine[0])
-            _copy(study, source, row, admitted[row["environment"]])
+            for number, _ in mine:
+                _delete(study, number)
+            held |= dict.fromkeys(_names(row), (_copy(study, source, row, admitted[row["environment"]]), row["state"]))
             added += 1
     return added, known
 
 
-def _copy(study: Study, source: Study, row: sqlite3.Row, environment: int) -> None:
+def _names(row: sqlite3.Row) -> tuple[object, ...]:
+    """What a trial is known by: its key, and its draw."""
+    return row["key"], (row["preset"], row["seed"], row["number"])
+
+
+def _copy(study: Study, source: Study, row: sqlite3.Row, environment: int) -> int:
+    """Copy one trial and its metrics; its id here."""
+    source.metrics(row["id"])  # raises where they are damaged
     values = {column: row[column] for column in COLUMNS} | {"environment": environment}
     if values["state"] == State.RUNNING:
         values["state"] = State.WAITING.value
@@ -96,6 +106,7 @@ def _copy(study: Study, source: Study, row: sqlite3.Row, environment: int) -> No
     study.connection.executemany(
         "INSERT INTO metric (trial, name, value, n, unit, higher_is_better, per_image) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(new, *metric) for metric in metrics])
+    return new
 
 
 def _delete(study: Study, trial: int) -> None:

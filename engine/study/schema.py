@@ -62,6 +62,11 @@ def reported(path: Path) -> Iterator[None]:
         raise StudyError(_sentence(path, str(error))) from None
 
 
+def damaged(path: Path, what: str) -> StudyError:
+    """The error for a file whose pages are whole but whose contents cannot be: one sentence."""
+    return StudyError(f"{path.name} is damaged ({what}); restore a copy, or start again under another name.")
+
+
 def _sentence(path: Path, text: str) -> str:
     low = text.lower()
     if "locked" in low or "busy" in low:

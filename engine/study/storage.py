@@ -4,38 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.core.errors import StudyError
+from engine.core.errors import OptionError, StudyError
+from engine.core.files import parse_json
 from engine.core.graph import Structure
 from engine.core.jsonrecord import from_json, to_json
 from engine.core.option import FP16, parse_option
 from engine.core.sizes import bits_per_weight, recipe_bytes
 from engine.study.protocol import Environment, Protocol, environment_difference, protocol_difference, trial_key
 from engine.study.sampling import Draw
-from engine.study.schema import create_tables, open_for_reading, open_for_writing, reported, transaction, writer_lock
+from engine.study.schema import (
+    create_tables,
+    damaged,
+    open_for_reading,
+    open_for_writing,
+    reported,
+    transaction,
+    writer_lock,
+)
 from engine.study.trial import Measured, Measurement, State, Trial
+
+T = TypeVar("T")
+# What a trial's columns hold: SQLite keeps whatever is put there, so a file from elsewhere is asked.
+COLUMNS: dict[str, Any] = {
+    "key": str, "preset": str, "seed": int, "number": int, "granularity": str, "recipe": str, "bits": int | float,
+    "bytes": int, "environment": int, "attempts": int, "error": str, "duration_s": int | float | None,
+    "generating_s": int | float | None,
+}
 
 
 class Study:
-    """An open study file; use `read_study` or `open_study`."""
+    """An open study file; use `read_study` or `open_study`. Every reading raises `StudyError` on damaged contents."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self.connection = connection
-        with reported(path):
-            row = connection.execute("SELECT protocol FROM study").fetchone()
-        try:
-            self.protocol = from_json(Protocol, json.loads(row["protocol"]))
-        except (ValueError, TypeError) as error:
-            raise StudyError(f"{path.name} does not say what it measured ({error}); it cannot be used.") from None
+        rows = self._all("SELECT protocol FROM study")
+        if not rows:
+            raise damaged(path, "it does not say what it measured")
+        self.protocol = self._record(Protocol, rows[0]["protocol"], "what it measured")
+        for name in ("prompts", "labels"):
+            if len(getattr(self.protocol, name)) not in (0, self.protocol.images):
+                raise damaged(path, f"{len(getattr(self.protocol, name))} {name} for {self.protocol.images} images")
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -46,8 +65,12 @@ class Study:
             if value:
                 where.append(f"{column} = ?")
                 values.append(str(value))
-        return [self._trial(row) for row in self._all(f"SELECT * FROM trial WHERE {' AND '.join(where)} ORDER BY id",
-                                                      values)]
+        rows = self._all(f"SELECT * FROM trial WHERE {' AND '.join(where)} ORDER BY id", values)
+        known = set(self.environments())
+        for row in rows:
+            if row["environment"] not in known:
+                raise damaged(self.path, f"trial {row['id']} was measured in an environment that is not described")
+        return [self._trial(row) for row in rows]
 
     def counts(self) -> dict[State, int]:
         """How many trials are in each state."""
@@ -60,7 +83,8 @@ class Study:
 
     def values(self, name: str) -> dict[int, float]:
         """Trial id -> value of one metric, done trials only."""
-        return {row[0]: row[1] for row in self._all("SELECT trial, value FROM metric WHERE name = ?", [name])}
+        rows = self._all("SELECT trial, value FROM metric WHERE name = ?", [name])
+        return {row["trial"]: self._finite(row["value"], name, row["trial"]) for row in rows}
 
     def per_image(self, name: str) -> tuple[list[int], npt.NDArray[np.float32]]:
         """Trial ids and the metric of every image of theirs, [T, M]; images in the order of the protocol's prompts.
@@ -68,26 +92,28 @@ class Study:
         Raises:
             StudyError: the metric was not measured image by image.
         """
-        rows = self._all("SELECT trial, per_image FROM metric WHERE name = ? AND per_image IS NOT NULL ORDER BY trial",
-                         [name])
+        rows = self._all("SELECT trial, per_image FROM metric JOIN trial ON trial.id = trial WHERE name = ? "
+                         "AND per_image IS NOT NULL AND state = 'done' ORDER BY trial", [name])
         if not rows:
             raise StudyError(f"{self.path.name} holds no values of {name!r} per image; it has "
                              f"{', '.join(self.metric_names()) or 'no metrics yet'}.")
-        table = np.stack([np.frombuffer(row[1], "<f4") for row in rows]).astype(np.float32)
-        return [row[0] for row in rows], table
+        table = np.stack([self._floats(row["per_image"], name, row["trial"]) for row in rows]).astype(np.float32)
+        return [row["trial"] for row in rows], table
 
     def metrics(self, trial: int) -> dict[str, Measured]:
         """All metrics of one trial."""
         rows = self._all("SELECT * FROM metric WHERE trial = ? ORDER BY name", [trial])
         return {
-            row["name"]: Measured(row["name"], row["value"], row["n"], row["unit"], bool(row["higher_is_better"]),
-                                  None if row["per_image"] is None else np.frombuffer(row["per_image"], "<f4"))
+            row["name"]: Measured(
+                row["name"], self._finite(row["value"], row["name"], trial), row["n"], row["unit"],
+                bool(row["higher_is_better"]),
+                None if row["per_image"] is None else self._floats(row["per_image"], row["name"], trial))
             for row in rows
         }
 
     def environments(self) -> dict[int, Environment]:
         """All environments trials were measured in, by id."""
-        return {row[0]: from_json(Environment, json.loads(row[1]))
+        return {row[0]: self._record(Environment, row[1], f"environment {row[0]}")
                 for row in self._all("SELECT id, content FROM environment ORDER BY id")}
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -181,7 +207,9 @@ class Study:
     def predictors(self) -> list[dict[str, Any]]:
         """All predictor runs, oldest first: id, name, settings, figures (without weights)."""
         rows = self._all("SELECT id, name, settings, figures FROM predictor ORDER BY id")
-        return [{"id": r[0], "name": r[1], "settings": json.loads(r[2]), "figures": json.loads(r[3])} for r in rows]
+        return [{"id": r["id"], "name": r["name"],
+                 **{part: self._object(r[part], f"{part} of predictor {r['id']}") for part in ("settings", "figures")}}
+                for r in rows]
 
     def predictor_weights(self, number: int) -> bytes | None:
         """The weights kept with a predictor run."""
@@ -209,14 +237,51 @@ class Study:
         return " ".join(str(d.options.get(name, FP16)) for name in self.protocol.choices)
 
     def _trial(self, row: sqlite3.Row) -> Trial:
+        for column, kind in COLUMNS.items():
+            if not isinstance(row[column], kind):
+                raise damaged(self.path, f"trial {row['id']} holds {_short(row[column])} as {column}")
         texts = row["recipe"].split(" ")
         if len(texts) != len(self.protocol.choices):
-            raise StudyError(f"Trial {row['id']} of {self.path.name} names {len(texts)} options for "
-                             f"{len(self.protocol.choices)} layers; the file is damaged.")
-        options = dict(zip(self.protocol.choices, map(parse_option, texts), strict=True))
+            raise damaged(self.path, f"trial {row['id']} names {len(texts)} options for {len(self.protocol.choices)} "
+                                     "layers")
+        try:
+            options = dict(zip(self.protocol.choices, map(parse_option, texts), strict=True))
+            state = State(row["state"])
+        except (OptionError, ValueError) as error:
+            raise damaged(self.path, f"trial {row['id']}: {str(error).rstrip('.')}") from None
         return Trial(row["id"], row["key"], row["preset"], row["seed"], row["number"], row["granularity"], options,
-                     row["bits"], row["bytes"], row["environment"], State(row["state"]), row["attempts"], row["error"],
+                     row["bits"], row["bytes"], row["environment"], state, row["attempts"], row["error"],
                      row["duration_s"] or 0.0, row["generating_s"] or 0.0)
+
+    def _finite(self, value: Any, name: str, trial: int) -> float:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise damaged(self.path, f"trial {trial} holds {_short(value)} as {name}")
+        return float(value)
+
+    def _floats(self, blob: Any, name: str, trial: int) -> npt.NDArray[np.float32]:
+        """A metric of every image of one trial, [M]."""
+        wanted = 4 * self.protocol.images
+        if not isinstance(blob, bytes) or len(blob) != wanted:
+            size = f"{len(blob)} bytes" if isinstance(blob, bytes) else _short(blob)
+            raise damaged(self.path, f"trial {trial} holds {size} of {name} per image, not {wanted} bytes")
+        return np.frombuffer(blob, "<f4")
+
+    def _object(self, text: Any, what: str) -> dict[str, Any]:
+        try:
+            found = parse_json(text, what, StudyError)
+        except StudyError as error:
+            raise damaged(self.path, str(error).rstrip(".")) from None
+        except TypeError as error:
+            raise damaged(self.path, f"{what}: {error}") from None
+        if not isinstance(found, dict):
+            raise damaged(self.path, f"{what}: {_short(found)} instead of an object")
+        return found
+
+    def _record(self, kind: type[T], text: Any, what: str) -> T:
+        try:
+            return from_json(kind, self._object(text, what))
+        except ValueError as error:
+            raise damaged(self.path, f"{what}: {error}") from None
 
     def _all(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
         with reported(self.path):
@@ -279,6 +344,10 @@ def refuse_other(study: Study, protocol: Protocol) -> None:
     if difference:
         raise StudyError(f"{study.path.name} measured something else ({difference}); ask for the same, or use another "
                          f"file.")
+
+
+def _short(value: object) -> str:
+    return repr(value)[:40]
 
 
 def _blob(values: npt.NDArray[np.float32] | None) -> bytes | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from engine.advisor import Forecast
+from engine.allocate.blocks import block_files, save_blocks
+from engine.allocate.problem import JointCosts
 from engine.core.errors import InputError
 from engine.core.option import Option, parse_option
+from engine.core.places import CACHE_VARIABLE
 from engine.core.recipe import uniform
 from engine.core.record import FEATURES, Scores
 from engine.core.sizes import bits_per_weight, full_bytes, recipe_bytes
@@ -18,7 +22,7 @@ from engine.models.structure import read_structure
 from engine.providers.files import find_scores
 from engine.providers.table import damage_table
 from explorer.blockpanel import feature_line
-from explorer.decide import BLIND, LIVE, Decider, pins_of
+from explorer.decide import BLIND, LIVE, OPERATION, Decider, pins_of
 from explorer.forecasts import shown
 from explorer.gauge import Gauge, extrapolated, gauge_of, page_table
 from explorer.insight import by_block_figure, by_role_figure, chosen_figure, left_out, scored_options
@@ -255,3 +259,28 @@ def test_forecasts_say_their_interval_and_what_is_extrapolated() -> None:
     assert "xtrapolated" not in sure["title"] and not sure["extrapolated"]
     far = shown(Forecast(30.5, 29.6, 31.4, (), beyond=True), gauge, 1000, 223)
     assert far["text"] == "≈ 30.5 dB" and far["extrapolated"] and "No trial of this size" in far["title"]
+
+
+def test_qua2sedimo_goes_by_embeddings_and_by_blocks_where_those_are_here(
+        decider: Decider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    structure, shipped = decider.structure, find_scores(decider.structure)
+    own = Decider(structure, {**decider.scores, OPERATION: shipped[OPERATION]})
+    assert own.source("faithful", "measured") == OPERATION and decider.source("faithful", "measured") == "measured"
+    budget = own.budget("3.5 bits")
+    found = own.solve("measured", "faithful", budget, {}).allocation
+    assert found.recipe.provenance["provider"] == OPERATION
+    assert found.recipe.options != decider.solve("measured", "faithful", budget, {}).allocation.recipe.options
+    blocks = "faithful-blocks"
+    assert blocks not in {n for _, n in own.allocators("measured")}
+    assert "`allocate emoji-unet --method faithful-blocks --sweep`" in own.missing()
+    with pytest.raises(InputError, match="make them with allocate emoji-unet"):
+        own.solve("measured", blocks, budget, {})
+    three, four = Option("uaq", 3), Option("uaq", 4)
+    joints = tuple(JointCosts((x.name,), ((three,), (four,)), (x.weights / 1e6, 0.0)) for x in structure.choices)
+    save_blocks(block_files(structure)[0], joints, shipped[OPERATION])
+    assert blocks in {n for _, n in own.allocators("measured")} and blocks not in own.missing()
+    answer = own.solve("measured", blocks, budget, {})
+    assert set(answer.allocation.recipe.options.values()) == {three, four} and answer.allocation.bytes <= budget
+    assert own.gauge("measured").text(answer.damage) == answer.quality
+    assert blocks not in {n for _, n in decider.allocators("measured")}, "no networks, no scores of theirs"

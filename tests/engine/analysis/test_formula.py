@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from engine.analysis.formula import MAX_DEPTH, MAX_LENGTH, bits_term, parse_formula
+from engine.cli import fit
 from engine.core.errors import InputError
 
 COLUMNS = {"fid": np.array([10.0, 20.0, 40.0]), "bits": np.array([3.0, 4.0, 3.5]), "psnr": np.array([30.0, 20.0, 25.0]),
@@ -66,3 +70,18 @@ def test_the_bits_term_is_told_apart() -> None:
 def test_no_number_is_an_error_of_the_formula_only_later() -> None:
     """Division by zero and logarithms of negatives give NaN or Inf, which the trial table refuses in one sentence."""
     assert not np.isfinite(parse_formula("log(-psnr) / (bits - bits)").evaluate(COLUMNS)).any()
+
+
+def test_examples_of_help_and_errors_work_on_a_shipped_study() -> None:
+    from engine.core.places import assets_dir
+    from engine.study.storage import read_study
+
+    with pytest.raises(InputError) as refused:
+        parse_formula("psnr psnr")
+    example = str(refused.value).partition("write something like ")[2].rstrip(".")
+    helped = re.findall(r"such as\s+'(.+)' \(default: psnr\)", Path(fit.__file__).read_text())
+    for path in (assets_dir() / "studies").glob("*.sqlite"):
+        with read_study(path) as study:
+            for text in (example, *helped):
+                assert set(parse_formula(text).names) <= {*study.metric_names(), "bits"}, text
+    assert helped

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,11 @@ from engine.analysis.trials import subject_of, trial_table
 from engine.cli.main import main
 from engine.core.sizes import bits_per_weight, recipe_bytes
 from engine.evidence import near as near_module
+from engine.evidence import rounds as rounds_module
 from engine.evidence.cost import workers
 from engine.evidence.gauge import Gauge, Setting
 from engine.evidence.near import HIGH_BITS, LOW_BITS, drawn, measure_near, near_draws
-from engine.evidence.rounds import earlier, first_unused, keep_round, round_of, rounds
+from engine.evidence.rounds import earlier, first_unused, keep_round, open_round, round_of, rounds
 from engine.evidence.studied import near_round
 from engine.live.model import open_model
 from engine.providers.progress import Progress
@@ -79,6 +82,38 @@ def test_rounds_are_kept_and_compared(tmp_path: Path) -> None:
     assert "| 1 | 11 | 1 | 101 to 150 | anchored | 0.810 |" in text
 
 
+def test_a_round_is_over_once_its_trials_and_its_evidence_are_there(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[tuple[str, State]] = [("paper-6", State.DONE), ("wide", State.WAITING)]
+
+    class Fake:
+        def trials(self, state: State | None = State.DONE) -> list[Any]:
+            return [SimpleNamespace(preset=p, state=s) for p, s in trials if state in (None, s)]
+
+    monkeypatch.setattr(rounds_module, "read_study", lambda _: nullcontext(Fake()))
+
+    def now() -> int:
+        return open_round(tmp_path / "s.sqlite", tmp_path, "m", "a" * 64)
+
+    assert (now(), round_of(tmp_path)) == (1, 0)
+    trials += [("near:1", State.DONE), ("near:1", State.WAITING)]
+    assert (now(), round_of(tmp_path), round_of(tmp_path, 1)) == (1, 1, 0)
+    trials[-1] = ("near:1", State.FAILED)
+    assert now() == 1, "it is not proved yet: the same command goes on"
+    keep_round(tmp_path, evidence(1, 0, 2, 25.0, 0.0))
+    assert now() == 2
+    trials.append(("near:1", State.RUNNING))
+    assert now() == 1
+
+
+@pytest.mark.parametrize(("words", "error"), [
+    (["--near", "3", "--trials", "5"], "--trials would leave them out again"), (["--round", "0"], "--round must be"),
+])
+def test_senseless_rounds(words: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evidence", "no-such.sqlite", *words]) == 2
+    assert error in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_an_interrupted_round_goes_on_with_its_own_draws(tiny: Path, tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +146,8 @@ def test_an_interrupted_round_goes_on_with_its_own_draws(tiny: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_every_round_is_judged_on_images_of_its_own(tiny: Path, tmp_path: Path) -> None:
+def test_every_round_is_judged_on_images_of_its_own(tiny: Path, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evidence", str(tiny / "study.sqlite"), "--model", str(tiny / "model"), "--images", "2", "--judged", "1",
              "--switched", "0", "--signal", "0", "--steps", "1", "--sizes", "--kinds", "damage", "anchored", "--timed",
              "0", "--assets", str(tmp_path), "--out", str(tmp_path / "page.md")]
@@ -131,6 +167,10 @@ def test_every_round_is_judged_on_images_of_its_own(tiny: Path, tmp_path: Path) 
     finally:
         model.close()
     assert not seeds[0] & seeds[1]
+    capsys.readouterr()
+    assert main([*words, "--near", "3", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "study: round 3 of trials near the best" in err and list(json.loads(out)["rounds"].values()) == [3]
 
 
 @pytest.mark.slow

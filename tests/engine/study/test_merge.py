@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,29 @@ def test_senseless_merges(tmp_path: Path) -> None:
     for target, sources in ((a, []), (a, [a]), (tmp_path / "b.sqlite", [tmp_path / "no.sqlite"])):
         with pytest.raises(StudyError):
             merge(target, sources)
+
+
+def test_a_done_trial_replaces_a_failed_or_waiting_one_of_another_environment(tmp_path: Path) -> None:
+    done = study(tmp_path / "d.sqlite", 3, "elsewhere")
+    failed = study(tmp_path / "f.sqlite", 3, "nan")
+    waiting = study(tmp_path / "w.sqlite", 3)
+    with sqlite3.connect(waiting) as connection:
+        connection.execute("DELETE FROM metric")
+        connection.execute("UPDATE trial SET state = 'waiting'")
+    for unfinished in (failed, waiting):
+        for sources in ((unfinished, done), (done, unfinished), (unfinished, waiting, done, unfinished)):
+            target = tmp_path / "all.sqlite"
+            target.unlink(missing_ok=True)
+            assert merge(target, sources, mixed=True).trials == 3
+            with read_study(target) as merged:
+                assert len(merged.trials()) == 3 and {t.environment for t in merged.trials()} <= {1, 2}
+
+
+def test_a_damaged_source_is_not_taken(tmp_path: Path) -> None:
+    whole, spoilt = study(tmp_path / "a.sqlite", 2, shard=(0, 2)), study(tmp_path / "b.sqlite", 2, shard=(1, 2))
+    with sqlite3.connect(spoilt) as connection:
+        connection.execute("UPDATE metric SET per_image = x'00'")
+    with pytest.raises(StudyError, match=r"b\.sqlite is damaged"):
+        merge(whole, [spoilt])
+    with read_study(whole) as merged:
+        assert len(merged.trials(None)) == 1

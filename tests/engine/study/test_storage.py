@@ -270,3 +270,42 @@ def test_export(tmp_path: Path, name: str) -> None:
             export(study, tmp_path / "t.xls")
     frame = pandas.read_csv(tmp_path / name) if name.endswith("csv") else pandas.read_parquet(tmp_path / name)
     assert list(frame["kd"]) == [0.5, 0.5] and frame["layer:b0.l0"][0] == str(DRAWS[0].options["b0.l0"])
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ("DELETE FROM study", "does not say what it measured"),
+    ("UPDATE study SET protocol = '{\"model\": \"fake\"}'", "missing key 'identity'"),
+    ("UPDATE study SET protocol = '{'", "what it measured"),
+    ("UPDATE study SET protocol = json_set(protocol, '$.prompts', json('[\"a\"]'))", "1 prompts for 8 images"),
+    ("UPDATE metric SET per_image = x'0102030405' WHERE trial = 2", "trial 2 holds 5 bytes of mse per image, not 32"),
+    ("UPDATE metric SET per_image = x'01020304' WHERE trial = 1 AND name = 'mse'", "trial 1 holds 4 bytes of mse"),
+    ("UPDATE metric SET per_image = 'text' WHERE trial = 1 AND name = 'mse'", "trial 1 holds 'text' of mse"),
+    ("UPDATE metric SET value = 'text' WHERE trial = 1 AND name = 'mse'", "trial 1 holds 'text' as mse"),
+    ("UPDATE metric SET value = 9e999 WHERE trial = 1 AND name = 'mse'", "trial 1 holds inf as mse"),
+    ("UPDATE environment SET content = '{}'", "environment 1: .*missing key 'device'"),
+    ("UPDATE environment SET content = x'ff'", "environment 1"),
+    ("DELETE FROM environment", "environment that is not described"),
+    ("UPDATE trial SET bits = 'text' WHERE id = 2", "trial 2 holds 'text' as bits"),
+    ("UPDATE trial SET duration_s = x'00' WHERE id = 2", r"trial 2 holds b'\\x00' as duration_s"),
+    ("UPDATE trial SET recipe = 'uaq-3' WHERE id = 2", "1 options for 12 layers"),
+    ("UPDATE trial SET recipe = replace(recipe, '-', '+') WHERE id = 2", "trial 2: "),
+    ("PRAGMA ignore_check_constraints = 1; UPDATE trial SET state = 'odd' WHERE id = 2", "odd"),
+    ("UPDATE predictor SET figures = '{'", "figures of predictor 1"),
+    ("UPDATE predictor SET figures = '[1]'", "figures of predictor 1: .*instead of an object"),
+    ("UPDATE predictor SET settings = x'00'", "settings of predictor 1"),
+])
+def test_damaged_contents_are_one_sentence(tmp_path: Path, change: str, words: str) -> None:
+    path = made(tmp_path / "s.sqlite")
+    with open_study(path, protocol()) as study:
+        study.record_predictor("gnn", {}, {})
+    connection = sqlite3.connect(path)
+    connection.executescript(change)
+    connection.close()
+    with pytest.raises(StudyError, match=words) as caught, read_study(path) as study:
+        study.trials(None)
+        study.metrics(1)
+        study.values("mse")
+        study.per_image("mse")
+        study.predictors()
+    said = str(caught.value)
+    assert said.startswith("s.sqlite is damaged (") and said.endswith("start again under another name.")
