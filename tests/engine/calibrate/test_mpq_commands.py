@@ -11,6 +11,7 @@ import pytest
 from engine.calibrate.beta import BETAS, Choice, choose
 from engine.cli.main import main
 from engine.core.errors import InputError
+from engine.core.places import CACHE_VARIABLE
 from engine.core.recipe import load_recipe, uniform
 from engine.live.model import open_model
 from engine.models.tiny import TINY
@@ -85,8 +86,9 @@ def test_from_scores_to_a_pair_recipe(home: str, tmp_path: Path, capsys: pytest.
     (["allocate", "--bits", "4", "--method", "size-only", "--activations", "3"], "--activations takes 4, 5"),
     (["allocate", "--method", "size-only", "--activations", "8", "--bops", "-1"], "no budget of bit operations"),
 ])
-def test_bad_input_is_one_sentence(home: str, words: list[str], sentence: str,
-                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_sentence(home: str, words: list[str], sentence: str, tmp_path: Path,
+                                   monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))  # no scores that another test has left
     error = said(capsys, words[0], home, *words[1:], code=2)
     assert sentence in error and len(error.strip().splitlines()) == 1
 
