@@ -116,7 +116,7 @@ def _problem(model: Model, rows: Rows, layer: Layer, recipe: Recipe, x: Tensor, 
     return LayerProblem(
         layer, model.originals.tensor(layer).float(), own_channels(layer, x), rows.timesteps,
         groups_of(rows, inputs.groups), rows.held, recipe.option(layer.choice), activation.bits if activation else 0,
-        inputs.scheme if activation else "", how, model.structure.precision_bits, rows.judge)
+        inputs.scheme if activation else "", how, model.structure.precision_bits, rows.judge, rows.rising)
 
 
 def groups_of(rows: Rows, groups: int) -> Tensor:
