@@ -18,6 +18,7 @@ from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.capture import CapturePlan
 from engine.calibrate.channels import channel_report, report_path, save_report
 from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
+from engine.calibrate.files import Cost
 from engine.calibrate.les import LesPlan
 from engine.calibrate.presets import save_preset
 from engine.calibrate.pts import ShiftPlan
@@ -107,7 +108,7 @@ class TableRow:
         images: name -> values image by image, for paired differences.
         bits_per_weight, bit_operations: of the recipe, everything counted.
         calibration: figures of the calibration (layers scaled, blocks learned, layers shifted, ids).
-        stages: stage -> seconds and peak megabytes; a stage taken over from an earlier row takes next to nothing.
+        stages: stage -> seconds and peak megabytes, None where not noted; a stage that rows share counts in each.
         seconds: spent on the final pictures.
     """
 
@@ -118,7 +119,7 @@ class TableRow:
     bits_per_weight: float
     bit_operations: int
     calibration: dict[str, Any]
-    stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    stages: dict[str, Cost] = field(default_factory=dict)
 
 
 def table(model: Model, plan: TablePlan, *, partial: Path | None = None, directory: Path | None = None,
@@ -191,10 +192,18 @@ def lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
 
 
 def stage_lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
-    """What calibrating took: a line per stage of every row that did any of it anew (the rest is taken over from the
-    rows above, and takes next to nothing)."""
-    return [{"preset": row.preset, "row": row.row, "stage": stage, "seconds": round(seconds), "peak MB": round(peak)}
-            for row in rows for stage, (seconds, peak) in row.stages.items() if seconds >= LEAST_SECONDS]
+    """What calibrating took, a line per stage of every row; what rows share counts in each of them.
+
+    Rows kept before that was noted have next to nothing for what they took over, and no line for it.
+    """
+    return [{"preset": row.preset, "row": row.row, "stage": stage, "seconds": noted(seconds), "peak MB": noted(peak)}
+            for row in rows for stage, (seconds, peak) in row.stages.items()
+            if seconds is None or seconds >= LEAST_SECONDS]
+
+
+def noted(value: float | None) -> int | str:
+    """A figure of a stage for a table."""
+    return "unknown" if value is None else round(value)
 
 
 def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:

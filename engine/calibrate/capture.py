@@ -143,6 +143,7 @@ def capture(model: Model, plan: CapturePlan | None = None, *, directory: Path | 
     request = calibration_request(model, plan)
     about = about_capture(model, plan, request)
     folder = Folder(directory, {"model": model.structure.identity, **about})
+    halves = _Halves(model, request)
     size = plan.batch or default_batch(request)
     starts = range(0, request.count, size)
     parts = tuple(f"images-{start:05d}" for start in starts)
@@ -159,7 +160,8 @@ def capture(model: Model, plan: CapturePlan | None = None, *, directory: Path | 
                     share = made + event.index / event.of
                     left = (time.perf_counter() - begun) / share * (len(parts) - number + made - share)
                     yield Progress("trajectories", number * event.of + event.index, len(parts) * event.of, left)
-        folder.save(name, recorder.packer.tensors, {"images": list(images), "calls": recorder.calls(len(images))})
+        calls = recorder.calls(len(images), halves)
+        folder.save(name, recorder.packer.tensors, {"images": list(images), "calls": calls})
         made += 1
     first = folder.load(parts[0])[1]["calls"]
     timesteps = {row["step"]: row["timestep"] for row in reversed(first)}
@@ -230,6 +232,36 @@ def _part(request: Request, images: range) -> Request:
     return replace(request, prompts=request.prompts[rows], labels=request.labels[rows], seeds=request.seeds[rows])
 
 
+class _Halves:
+    """Which rows of each call of a step belong to the prompts, where a batch of one picture, or of one prompt for all,
+    does not tell: as in an earlier batch, else tried once on two pictures of different prompts."""
+
+    def __init__(self, model: Model, request: Request) -> None:
+        self._model, self._request = model, request
+        self._found: list[range | None] | None = None  # as halves of two pictures
+
+    def take(self, halves: list[range | None], images: int) -> None:
+        """What a batch of so many pictures tells."""
+        self._found = [h and range(h.start // images * 2, h.stop // images * 2) for h in halves]
+
+    def of(self, call: int, images: int) -> range | None:
+        """The conditional rows of a step's call number `call` with so many pictures; None where nothing tells."""
+        if self._found is None:
+            self._found = self._tried()
+        half = self._found[call] if call < len(self._found) else None
+        return half and range(half.start // 2 * images, half.stop // 2 * images)
+
+    def _tried(self) -> list[range | None]:
+        labels = (0, 1) if self._model.limits.labels > 1 else self._request.labels[:1] * 2
+        prompts = ("a circle", "a square") if self._model.limits.conditioning == "text" else ("", "")
+        two = replace(self._request, prompts=prompts, labels=labels, seeds=(0, 1))
+        recorder = _Recorder(self._model)
+        with recorder:
+            for _ in generate(self._model, two, batch=2):
+                break  # after one step
+        return recorder.halves(2)
+
+
 class _Recorder:
     """Notes every call of a denoiser while it is entered."""
 
@@ -259,7 +291,12 @@ class _Recorder:
                                      and t.ndim and len(t) == rows])
         self._rows.append({"timestep": timestep, "rows": rows, "arguments": self.packer.pack((args, kwargs))})
 
-    def calls(self, images: int) -> list[dict[str, Any]]:
+    def halves(self, images: int) -> list[range | None]:
+        """Of the first step's calls, the rows whose conditions differ between pictures; None where none do."""
+        return [_conditional(tensors, row["rows"], images)
+                for tensors, row in zip(self._conditions, self._rows, strict=False)]
+
+    def calls(self, images: int, tried: _Halves) -> list[dict[str, Any]]:
         """The calls with their step and their conditional rows.
 
         Raises:
@@ -269,7 +306,11 @@ class _Recorder:
             raise StoreError(f"The denoiser was called {len(self._rows)} times in {self.steps} steps; trajectories are "
                              f"captured where every step calls it equally often. Choose another scheduler.")
         per_step = len(self._rows) // self.steps
-        halves = [_conditional(self._conditions[k], self._rows[k]["rows"], images) for k in range(per_step)]
+        halves = self.halves(images)[:per_step]
+        if any(half is not None for half in halves):
+            tried.take(halves, images)
+        elif per_step > 1 or self._rows[0]["rows"] > images:
+            halves = [tried.of(k, images) for k in range(per_step)]
         if per_step > 1:  # guidance by a second call: the one whose conditions differ between pictures, else the first
             chosen = next((k for k, half in enumerate(halves) if half is not None), 0)
             halves = [range(self._rows[k]["rows"]) if k == chosen else range(0) for k in range(per_step)]

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from engine.calibrate.dmq import Calibrated
+from engine.calibrate.files import Cost
 from engine.core.errors import StoreError
 from engine.core.files import parse_json, write_atomic
 from engine.core.graph import Structure
@@ -68,14 +69,14 @@ class ChannelReport:
         tables: id of the activation tables.
         layers: layer name -> its channels.
         blocks: block -> held-out error rounded to nearest and with learned rounding, share of weights moved.
-        stages: stage -> seconds and peak megabytes.
+        stages: stage -> seconds and peak megabytes, None where not noted.
     """
 
     model: str
     tables: str
     layers: Mapping[str, Channels]
     blocks: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
-    stages: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    stages: Mapping[str, Cost] = field(default_factory=dict)
 
 
 def channel_report(found: Calibrated) -> ChannelReport | None:
@@ -132,7 +133,8 @@ def load_report(path: str | Path) -> ChannelReport:
     try:
         layers = {str(name): _channels(i, tensors, figures) for i, (name, figures) in enumerate(head["layers"])}
         blocks: dict[str, Any] = {str(k): tuple(map(float, v)) for k, v in head["blocks"].items()}
-        stages: dict[str, Any] = {str(k): tuple(map(float, v)) for k, v in head["stages"].items()}
+        stages: dict[str, Any] = {str(k): tuple(None if x is None else float(x) for x in v)
+                                  for k, v in head["stages"].items()}
         return ChannelReport(str(head["model"]), str(head["tables"]), layers, blocks, stages)
     except (KeyError, TypeError, ValueError, AttributeError) as failure:
         raise StoreError(f"{path.name} holds a broken {KIND} ({str(failure)[:100]}); calibrate again.") from None

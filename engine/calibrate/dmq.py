@@ -22,7 +22,7 @@ from torch import Tensor
 
 from engine.calibrate.adaround import Rounding, RoundingPlan
 from engine.calibrate.capture import Captured, CapturePlan, about_capture, calibration_request, capture
-from engine.calibrate.files import Folder
+from engine.calibrate.files import Cost, Folder, together
 from engine.calibrate.les import LesPlan, Scaling
 from engine.calibrate.pts import LayerShifts, ShiftPlan, choose_shifts, shift_layers, static_tables, with_tables
 from engine.calibrate.ranges import GROUPS, Ranges, collect_ranges
@@ -90,7 +90,8 @@ class Calibrated:
         ranges: of the inputs, with the weights as they are; None where the scheme needs none.
         scalings, roundings, shifts: what was found, by layer or block.
         stages: stage -> seconds, and peak resident megabytes of the process while it ran (since the process began,
-            where the system cannot count anew).
+            where the system cannot count anew). What an earlier run kept counts as it did there; None where it was
+            not noted.
     """
 
     recipe: Recipe
@@ -100,7 +101,7 @@ class Calibrated:
     scalings: Mapping[str, Scaling]
     roundings: Mapping[str, Rounding]
     shifts: Mapping[str, LayerShifts]
-    stages: Mapping[str, tuple[float, float]]
+    stages: Mapping[str, Cost]
 
 
 def calibrate(model: Model, allocation: Recipe, plan: DmqPlan | None = None, *, directory: Path | None = None,
@@ -134,7 +135,8 @@ class _Calibration:
     def __init__(self, model: Model, allocation: Recipe, plan: DmqPlan, place: Path, cancel: Cancel | None) -> None:
         self._model, self._allocation, self._plan, self._place, self._cancel = model, allocation, plan, place, cancel
         self._full = Recipe(model_ref(model.structure), {})
-        self._stages: dict[str, tuple[float, float]] = {}
+        self._stages: dict[str, Cost] = {}
+        self._used: Folder | None = None  # of the stage at hand
         self._scalings: dict[str, Scaling] = {}
         self._roundings: dict[str, Rounding] = {}
         self._shifts: dict[str, LayerShifts] = {}
@@ -157,8 +159,12 @@ class _Calibration:
             weights = {n: w for found in self._roundings.values() for n, w in found.weights.items()}
         recipe, held = self._with_weights(weights, taus)
         if inputs and plan.scheme == STATIC:
-            yield from self._timed("activations", self._activations(recipe, taus))
+            yield from self._timed("ranges", self._collect(recipe, taus))
+            if plan.shifts:
+                yield from self._timed("shifts", self._choose(replace(recipe, activations=inputs), plan.shifts))
             assert self._tables is not None
+            self._model.add_tables(self._tables)
+            save_tables(tables_path(self._model.structure, self._tables.id), self._tables)
             recipe = with_tables(replace(recipe, activations=inputs), self._tables, self._model.structure)
         else:
             recipe = replace(recipe, activations={n: Activation(a.bits) for n, a in inputs.items()})
@@ -167,10 +173,11 @@ class _Calibration:
                          self._stages)
 
     def _timed(self, stage: str, events: Iterator[Any]) -> Iterator[Any]:
-        begun = time.perf_counter()
+        begun, self._used = time.perf_counter(), None
         forget_peak()
         yield from events
-        self._stages[stage] = time.perf_counter() - begun, peak_memory() / 1e6
+        now: Cost = time.perf_counter() - begun, peak_memory() / 1e6
+        self._stages[stage] = together([now, *(self._used.taken.values() if self._used else ())])
 
     def _capture(self) -> Iterator[Any]:
         model, plan = self._model, self._plan.capture
@@ -183,6 +190,7 @@ class _Calibration:
                 else:
                     yield event
             assert self._captured is not None
+            self._used = self._captured.folder
             self._rows = draw_rows(model, self._captured, self._plan.rows, cancel=self._cancel)
 
     def _scale(self) -> Iterator[Any]:
@@ -233,7 +241,7 @@ class _Calibration:
         model.add_weight_set(held)
         return replace(recipe, weights=held.settings(model.structure)), held
 
-    def _activations(self, recipe: Recipe, taus: Mapping[str, Tensor]) -> Iterator[Any]:
+    def _collect(self, recipe: Recipe, taus: Mapping[str, Tensor]) -> Iterator[Any]:
         model, plan = self._model, self._plan
         assert self._captured is not None
         inputs = replace(recipe, activations=self._allocation.activations)
@@ -247,10 +255,6 @@ class _Calibration:
         assert self._ranges is not None
         about = {"scaling": said(plan.scaling) if taus else "", "shifts": said(plan.shifts)}
         self._tables = static_tables(self._ranges, plan.groups, taus, inputs, model.structure, about)
-        if plan.shifts:
-            yield from self._choose(inputs, plan.shifts)
-        model.add_tables(self._tables)
-        save_tables(tables_path(model.structure, self._tables.id), self._tables)
 
     def _choose(self, inputs: Recipe, plan: ShiftPlan) -> Iterator[Any]:
         assert self._captured is not None and self._ranges is not None and self._tables is not None
@@ -269,7 +273,8 @@ class _Calibration:
 
     def _folder(self, stage: str, *parts: Any) -> Folder:
         identity = self._model.structure.identity
-        return Folder(self._place / f"{stage}-{digest([identity, *parts])}", {"model": identity, "stage": stage})
+        self._used = Folder(self._place / f"{stage}-{digest([identity, *parts])}", {"model": identity, "stage": stage})
+        return self._used
 
 
 def digest(value: Any) -> str:

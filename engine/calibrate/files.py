@@ -1,14 +1,15 @@
 """Calibration on disk: a folder of safetensors parts that an interrupted run continues, refused for anything else.
 
 `head.json` holds what determines the numbers (model, prompts, steps, ...). Each part is written whole or not at all,
-so a part that is there is done. Nested arguments are stored as a JSON skeleton with numbered tensors; tensors that
-are the same object are stored once.
+so a part that is there is done, and says what making it took. Nested arguments are stored as a JSON skeleton with
+numbered tensors; tensors that are the same object are stored once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,31 @@ from torch import Tensor
 
 from engine.core.errors import StoreError
 from engine.core.files import parse_json, read_json, write_atomic, write_json
+from engine.core.resident import peak_memory
 
 VERSION = 1
 HEAD = "head.json"
 TENSOR = "tensor"
 
+Cost = tuple[float | None, float | None]  # seconds, and peak resident megabytes; None = nobody noted it
+UNKNOWN: Cost = (None, None)
+
+
+def together(costs: Iterable[Cost]) -> Cost:
+    """Of work done in several runs: the sum of the seconds, the largest of the peaks; unknown where one is."""
+    seconds, peaks = zip(*costs, strict=True)
+    return None if None in seconds else sum(seconds), None if None in peaks else max(peaks)
+
 
 class Folder:
-    """Parts of one calibration run by name; in memory where there is no directory."""
+    """Parts of one calibration run by name; in memory where there is no directory.
+
+    A part's cost is the time since the one before it was kept (or the folder was opened), with all that was done for
+    it, and the process's peak of memory so far.
+
+    Attributes:
+        taken: cost of the parts that were read and not made by this object, by name.
+    """
 
     def __init__(self, directory: Path | None, head: Mapping[str, Any]) -> None:
         """Begin a folder, or continue one that was begun with the same head.
@@ -36,6 +54,9 @@ class Folder:
         """
         self._directory = directory
         self._memory: dict[str, tuple[dict[str, Tensor], Any]] = {}
+        self._made: set[str] = set()
+        self._since = time.perf_counter()
+        self.taken: dict[str, Cost] = {}
         if directory is None:
             return
         wanted = {"version": VERSION, **head}
@@ -61,7 +82,10 @@ class Folder:
         if self._directory is None:
             self._memory[name] = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}, about
         else:
-            save_part(self._path(name), tensors, about)
+            seconds = time.perf_counter() - self._since
+            save_part(self._path(name), tensors, about, (seconds, peak_memory() / 1e6))
+        self._made.add(name)
+        self._since = time.perf_counter()
 
     def load(self, name: str) -> tuple[dict[str, Tensor], Any]:
         """Tensors and the rest of a part.
@@ -71,17 +95,21 @@ class Folder:
         """
         if self._directory is None:
             return self._memory[name]
-        return load_part(self._path(name))
+        tensors, rest = _read(self._path(name))
+        if name not in self._made:
+            self.taken.setdefault(name, tuple(rest.get("cost", UNKNOWN)))
+        return tensors, rest.get("about")
 
     def _path(self, name: str) -> Path:
         assert self._directory is not None
         return self._directory / f"{name}.safetensors"
 
 
-def save_part(path: Path, tensors: Mapping[str, Tensor], about: Any = None) -> None:
-    """Write tensors and a JSON value into one safetensors file, whole or not at all."""
+def save_part(path: Path, tensors: Mapping[str, Tensor], about: Any = None, cost: Cost | None = None) -> None:
+    """Write tensors, a JSON value and what making them took into one safetensors file, whole or not at all."""
     plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-    write_atomic(path, save(plain, {"about": json.dumps(about)}))
+    said = {"about": json.dumps(about)} | ({"cost": json.dumps(cost)} if cost else {})
+    write_atomic(path, save(plain, said))
 
 
 def load_part(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -90,10 +118,15 @@ def load_part(path: Path) -> tuple[dict[str, Tensor], Any]:
     Raises:
         StoreError: the file is missing or damaged.
     """
+    tensors, rest = _read(path)
+    return tensors, rest.get("about")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            about = parse_json((file.metadata() or {}).get("about", "null"), path.name, StoreError)
-            return {key: file.get_tensor(key) for key in file.keys()}, about
+            rest = {key: parse_json(text, path.name, StoreError) for key, text in (file.metadata() or {}).items()}
+            return {key: file.get_tensor(key) for key in file.keys()}, rest
     except (OSError, SafetensorError) as failure:
         raise StoreError(f"{path} cannot be read ({str(failure)[:100]}); remove it, and run the calibration "
                          f"again.") from None

@@ -124,7 +124,7 @@ def _learned(problem: LayerProblem, plan: LesPlan,
              cancel: Cancel | None) -> tuple[Tensor, tuple[tuple[int, float], ...], int, bool]:
     """(tau, curve, iterations, stopped early); all ones where no scaling was better than none."""
     teaching = (~problem.held).nonzero()[:, 0]
-    bins = bins_of(problem.timesteps)
+    bins = bins_of(problem.timesteps, rising=problem.rising)
     weights = TimestepWeights(plan.weighting, BINS, plan.decay, plan.sharpness)
     generator = torch.Generator().manual_seed(derive("les", plan.seed, problem.layer.name))
     a = torch.zeros(problem.channels, requires_grad=True)

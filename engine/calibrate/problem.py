@@ -40,6 +40,7 @@ class LayerProblem:
         held: which are held out, bool [N]; the others teach.
         judge: which of the held-out ones judge what was learned, bool [N]; the others of them say when learning stops.
             None, or all of them: the same inputs do both.
+        rising: whether timesteps rise towards the picture.
         option: how the weight will be stored.
         bits: of the activations; 0 leaves them in full precision.
         scheme: of the activations.
@@ -62,6 +63,7 @@ class LayerProblem:
     how: Mapping[str, Any] = field(default_factory=dict)
     precision_bits: int = 16
     judge: Tensor | None = None
+    rising: bool = False
 
     def __post_init__(self) -> None:
         if not bool(self.held.any()) or bool(self.held.all()):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.calibrate.adaround import BlockProblem, Rounding, RoundingPlan, rounding_of
-from engine.calibrate.files import Folder
+from engine.calibrate.files import UNKNOWN, Folder
 from engine.calibrate.gather import BUDGET_BYTES, BlockInputs, block_inputs, block_outputs, grouped, output_bytes
 from engine.calibrate.rows import Rows
 from engine.calibrate.units import Unit, alone, units_of
@@ -162,7 +162,10 @@ class _Run:
         for i, (name, option, shape) in enumerate(about["layers"]):
             own = {key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"{i}.")}
             weights[name] = QuantizedWeight(parse_option(option), tuple(shape), own)
-        return Rounding(unit.name, weights, *about["figures"])
+        found = Rounding(unit.name, weights, *about["figures"])
+        if self._folder.taken.get(_part(unit.name)) == UNKNOWN:  # kept before costs were
+            self._folder.taken[_part(unit.name)] = found.seconds, None
+        return found
 
 
 class _Forward:

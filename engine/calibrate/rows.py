@@ -91,6 +91,11 @@ class Rows:
         """N."""
         return len(self.steps)
 
+    @property
+    def rising(self) -> bool:
+        """Whether timesteps rise towards the picture, as Lumina2 counts; elsewhere they fall."""
+        return bool(self.timesteps[self.steps.argmax()] > self.timesteps[self.steps.argmin()])
+
 
 def draw_rows(model: Model, captured: Captured, plan: RowsPlan | None = None, *, cancel: Cancel | None = None) -> Rows:
     """Draw rows and cut them out of their calls.

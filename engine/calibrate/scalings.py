@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.calibrate.files import Folder
+from engine.calibrate.files import UNKNOWN, Folder
 from engine.calibrate.gather import BUDGET_BYTES, layer_inputs
 from engine.calibrate.les import LesPlan, Scaling, scaling_of
 from engine.calibrate.problem import LayerProblem, convolution_of, unsuited
@@ -116,7 +116,7 @@ def _problem(model: Model, rows: Rows, layer: Layer, recipe: Recipe, x: Tensor, 
     return LayerProblem(
         layer, model.originals.tensor(layer).float(), own_channels(layer, x), rows.timesteps,
         groups_of(rows, inputs.groups), rows.held, recipe.option(layer.choice), activation.bits if activation else 0,
-        inputs.scheme if activation else "", how, model.structure.precision_bits, rows.judge)
+        inputs.scheme if activation else "", how, model.structure.precision_bits, rows.judge, rows.rising)
 
 
 def groups_of(rows: Rows, groups: int) -> Tensor:
@@ -139,7 +139,10 @@ def _kept(folder: Folder, part: str) -> Scaling | None:
         return None
     tensors, about = folder.load(part)
     curve = tuple((int(i), float(v)) for i, v in about.pop("curve"))
-    return Scaling(**about, tau=tensors.get("tau"), curve=curve)
+    found = Scaling(**about, tau=tensors.get("tau"), curve=curve)
+    if folder.taken.get(part) == UNKNOWN:  # kept before costs were: learning alone was timed
+        folder.taken[part] = found.seconds, None
+    return found
 
 
 def _keep(folder: Folder, part: str, found: Scaling) -> None:

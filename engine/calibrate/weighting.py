@@ -3,6 +3,7 @@
 DMQ (Lee et al., ICCV 2025): t falls into one of 20 bins, bin 0 the noisiest. Lambda <- 0.95 Lambda + 0.05 (sum of the
 losses in each bin), and a sample of bin b weighs (1 - Lambda_b / sum Lambda)^20. Without it the late steps, whose
 errors are largest, would decide the scaling alone. One Lambda per layer, begun anew for each; no gradient through it.
+As long as one bin holds all the loss there is nothing to weigh it against, and every sample counts alike.
 """
 
 from __future__ import annotations
@@ -13,18 +14,29 @@ import torch
 from torch import Tensor
 
 from engine.core.errors import InputError
+from engine.live.tables import SPAN, span_of
 
 BINS = 20
-SPAN = 1000.0  # training timesteps
 DECAY = 0.95
 SHARPNESS = 20.0
 RULES = ("adaptive", "uniform", "linear", "quadratic")
 
 
-def bins_of(timesteps: Sequence[float] | Tensor, bins: int = BINS, span: float = SPAN) -> Tensor:
-    """Bin of every timestep, int64 [B]: bins - 1 - floor((t - 1) / (span / bins)); 951 -> 0, 1 -> 19."""
+def bins_of(timesteps: Sequence[float] | Tensor, bins: int = BINS, *, rising: bool = False) -> Tensor:
+    """Bin of every timestep, int64 [B]: bins - 1 - floor((t - 1) / (1000 / bins)); 951 -> 0, 1 -> 19.
+
+    Timesteps that are shares of the schedule are taken times 1000.
+
+    Args:
+        timesteps: [B].
+        bins: how many.
+        rising: whether the model counts towards the picture, so that the least timestep is the noisiest.
+    """
     times = torch.as_tensor(timesteps, dtype=torch.float64)
-    return (bins - 1 - torch.floor((times - 1) / (span / bins))).clamp(0, bins - 1).long()
+    if len(times) and span_of(float(times.max())) < SPAN:
+        times = times * SPAN
+    found = (bins - 1 - torch.floor((times - 1) / (SPAN / bins))).clamp(0, bins - 1).long()
+    return bins - 1 - found if rising else found
 
 
 class TimestepWeights:
@@ -56,8 +68,7 @@ class TimestepWeights:
             return falling if self.rule == "linear" else falling.square()
         sums = torch.zeros_like(self.seen).index_add_(0, bins, losses.detach().double())
         self.seen = self.decay * self.seen + (1 - self.decay) * sums
-        total = self.seen.sum()
-        if total <= 0:
+        if int((self.seen > 0).sum()) < 2:
             return torch.ones_like(losses)
-        weights = (1 - self.seen / total).pow(self.sharpness)
+        weights = (1 - self.seen / self.seen.sum()).pow(self.sharpness)
         return weights[bins].to(losses.dtype)

@@ -167,7 +167,8 @@ def _said(result: dict[str, Any]) -> list[str]:
 
 
 def _text(out: str, result: dict[str, Any], found: Calibrated) -> str:
-    rows = [(stage, f"{seconds:.0f} s", f"{peak:,.0f} MB") for stage, (seconds, peak) in found.stages.items()]
+    rows = [(stage, "unknown" if seconds is None else f"{seconds:.0f} s", "unknown" if peak is None else
+             f"{peak:,.0f} MB") for stage, (seconds, peak) in found.stages.items()]
     said = (f"{out}: {result['sizes']['bits_per_weight']:.3f} stored bits per weight; {result['scaled']} of "
             f"{result['layers']} layers scaled, {result['blocks_learned']} of {result['blocks']} blocks with learned "
             f"rounding, {result['shifted']} layers with shifts (mean agreement {result['agreement']:.2f})")

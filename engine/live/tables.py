@@ -96,7 +96,7 @@ class ActivationTables:
         no gap.
         """
         high, low = self.timesteps[0], self.timesteps[-1]
-        span = 1.0 if high <= 1 else max(SPAN, high)  # flow models may count in shares of it
+        span = span_of(high)
         edge = EDGE * span
         gaps = [a - b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)]
         if not gaps:
@@ -209,6 +209,11 @@ def check_tables(tables: ActivationTables, structure: Structure) -> None:
     if unknown:
         raise StoreError(f"The activation tables name layers that {structure.model} does not have (first: "
                          f"{unknown[0][:80]!r}); calibrate again.")
+
+
+def span_of(highest: float) -> float:
+    """How far a training schedule counts, by its highest timestep: flow models may count in shares of it."""
+    return 1.0 if highest <= 1 else max(SPAN, highest)
 
 
 def merged_groups(timesteps: Sequence[float], count: int) -> tuple[int, ...]:

@@ -62,6 +62,17 @@ def test_the_conditional_half_is_the_one_that_differs(tiny_model: Callable[[str]
     assert call.rows == 4 and call.conditional == (range(2) if first_half else range(2, 4))
 
 
+@pytest.mark.parametrize("name", ["dit", "sd1"])
+def test_a_batch_of_one_is_cut_where_larger_ones_are(tiny_model: Callable[[str], Model], name: str) -> None:
+    """One picture shows no difference between pictures; neither does a batch of one label."""
+    model = tiny_model(name)
+    whole, three, one = (captured_of(model, CapturePlan(images=4, steps=2, batch=size)) for size in (4, 3, 1))
+    half = 0 if name == "dit" else 1
+    expected = {4: range(4 * half, 4 * half + 4), 3: range(3 * half, 3 * half + 3), 1: range(half, half + 1)}
+    for found in (whole, three, one):
+        assert all(c.conditional == expected[len(c.images)] for c in found.calls())
+
+
 def test_prompts_are_of_the_calibration_part_only(unet: Model) -> None:
     split = split_of(unet)
     request = calibration_request(unet, CapturePlan(images=200))

@@ -15,7 +15,9 @@ import torch
 from engine.calibrate.adaround import RoundingPlan
 from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.capture import CapturePlan
+from engine.calibrate.channels import channel_report, load_report, save_report
 from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
+from engine.calibrate.files import load_part, save_part
 from engine.calibrate.les import LesPlan
 from engine.calibrate.problem import convolution_of
 from engine.calibrate.pts import ShiftPlan
@@ -84,8 +86,8 @@ def made(model: Model, place: Path) -> Calibrated:
 
 def test_every_stage_leaves_its_mark(model: Model, made: Calibrated) -> None:
     recipe, structure = made.recipe, model.structure
-    assert list(made.stages) == ["trajectories", "scaling", "rounding", "activations"]
-    assert all(seconds > 0 and peak > 0 for seconds, peak in made.stages.values())
+    assert list(made.stages) == ["trajectories", "scaling", "rounding", "ranges", "shifts"]
+    assert all(seconds and peak for seconds, peak in made.stages.values())
     assert recipe.weights.keys() == recipe.options.keys() == recipe.activations.keys()
     scaled = {name for name, found in made.scalings.items() if found.accepted}
     assert scaled and scaled == {n for n, e in made.weights.entries.items() if e.scaled}  # type: ignore[union-attr]
@@ -188,11 +190,37 @@ def test_runs_share_what_they_have_in_common(model: Model, made: Calibrated, pla
     assert six.tables is not None and eight.tables is not None and six.tables.id == eight.tables.id
 
 
+def test_what_an_earlier_run_kept_counts_as_it_did_there(model: Model, tmp_path: Path) -> None:
+    """Parts are given the cost of a slow run; without one they are unknown, but for the learning that timed itself."""
+    plan = replace(PLAN, shifts=None)
+    first = run(model, plan, tmp_path)
+    for path in tmp_path.rglob("*.safetensors"):
+        save_part(path, *load_part(path), (1000.0, 9e6))
+    folders = {"trajectories": "trajectories", "scaling": "scalings", "rounding": "roundings"}
+    counts = {stage: len(list(tmp_path.glob(f"{folder}-*/*.safetensors"))) for stage, folder in folders.items()}
+    again = run(model, plan, tmp_path)
+    for stage, count in counts.items():
+        seconds, peak = again.stages[stage]
+        assert count and seconds == pytest.approx(1000 * count, rel=0.01) and peak == 9e6
+    assert again.stages["ranges"][0] < 1000  # type: ignore[operator]
+    for path in tmp_path.rglob("*.safetensors"):
+        save_part(path, *load_part(path))
+    old = run(model, plan, tmp_path)
+    assert old.stages["trajectories"] == (None, None)
+    assert old.stages["scaling"][1] is old.stages["rounding"][1] is None
+    learned = sum(s.seconds for s in first.scalings.values())
+    assert old.stages["scaling"][0] >= learned > 0  # type: ignore[operator]
+    report = channel_report(old)
+    assert report is not None
+    save_report(tmp_path / "a", report)
+    assert load_report(tmp_path / "a").stages == old.stages
+
+
 @pytest.mark.slow
 def test_stages_can_be_left_out(model: Model, place: Path) -> None:
     plain = run(model, replace(PLAN, scaling=None, rounding=None, shifts=None), place)
     assert plain.weights is None and plain.recipe.weights == {}
-    assert list(plain.stages) == ["trajectories", "activations"]
+    assert list(plain.stages) == ["trajectories", "ranges"]
     assert not any(a.scaled or a.shifted for a in plain.recipe.activations.values())
     online = run(model, replace(PLAN, scheme="token", shifts=None), place)
     assert online.tables is None and {a.scheme for a in online.recipe.activations.values()} == {"token"}

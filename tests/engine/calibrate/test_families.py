@@ -13,13 +13,15 @@ from engine.calibrate.adaround import RoundingPlan
 from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.capture import CapturePlan
 from engine.calibrate.dmq import Calibrated, DmqPlan, calibrate
-from engine.calibrate.les import LesPlan
+from engine.calibrate.les import LesPlan, Scaling
 from engine.calibrate.pts import ShiftPlan
-from engine.calibrate.rows import RowsPlan
+from engine.calibrate.rows import RowsPlan, draw_rows
+from engine.calibrate.scalings import Inputs, learn_scalings
 from engine.live.apply import applied
 from engine.live.generate import pictures
 from engine.live.model import Model
 from engine.live.request import Request
+from tests.engine.calibrate.trajectories import captured_of
 
 SHORT = DmqPlan(LesPlan(iterations=2, checks=1), RoundingPlan(iterations=2, batch=4),
                 shifts=ShiftPlan(where="spread", threshold=4.0, kappa=0.3, votes=4, tested=False), groups=2,
@@ -44,6 +46,20 @@ def test_static_activations_and_shifts_under_guidance(guided: Model, tmp_path: P
     found = checked(guided, plan, tmp_path)
     assert any(":1" in name for name in found.shifts) and any(":0" in name for name in found.shifts)
     assert {a.groups for a in found.recipe.activations.values()} == {2}
+
+
+@pytest.mark.parametrize(("name", "steps"), [("flux", 3), ("lumina2", 3), ("ddpm", 1)])
+def test_scalings_are_learned_whatever_timesteps_count(name: str, steps: int, tiny_model: Callable[[str], Model]
+                                                       ) -> None:
+    """Shares of the schedule, falling or rising, and a single step."""
+    model = tiny_model(name)
+    rows = draw_rows(model, captured_of(model, steps=steps), RowsPlan(count=24, held=0.5))
+    assert rows.rising == (name == "lumina2")
+    recipe = preset_recipe(model.structure, "W4A4", "first-last")
+    layers = [x.name for x in model.structure.layers if x.choice in recipe.activations][:4]
+    found = [e for e in learn_scalings(model, rows, recipe, LesPlan(iterations=60, checks=6), Inputs(groups=1),
+                                       only=layers) if isinstance(e, Scaling)]
+    assert any(s.accepted for s in found)
 
 
 @pytest.mark.slow

@@ -127,7 +127,15 @@ def test_layers_without_a_place_for_a_scaling() -> None:
 
 def test_timesteps_fall_into_bins() -> None:
     assert bins_of([951, 901, 501, 51, 1, 999, 0, 1000]).tolist() == [0, 1, 9, 18, 19, 0, 19, 0]
-    assert bins_of([0.5], bins=4, span=1.0).tolist() == [3]
+    assert bins_of([0.951, 0.501, 0.001, 1.0, 0.0]).tolist() == [0, 9, 19, 0, 19], "shares of the schedule"
+    assert bins_of([0.0, 0.5, 0.99], rising=True).tolist() == [0, 9, 19], "counted towards the picture"
+
+
+@pytest.mark.parametrize("span", [1.0, 50.0], ids=["shares of the schedule", "one bin"])
+def test_adaptive_weighting_learns_whatever_the_timesteps_count(span: float) -> None:
+    toy = problem(outliers(), bits=4)
+    found = scaling_of(replace(toy, timesteps=toy.timesteps / 1000 * span), SHORT)
+    assert found.accepted and found.after < 0.8 * found.before
 
 
 def test_adaptive_weights_by_hand() -> None:
@@ -148,6 +156,7 @@ def test_weights_of_equal_and_lopsided_losses() -> None:
     values = lopsided.weigh(torch.tensor([1.0] * 4 + [1.0, 0.0]), torch.tensor([0, 1, 2, 3, 4, 5]))
     assert values[0].item() == pytest.approx(0.8**20) and values[5] == 1
     assert TimestepWeights().weigh(torch.zeros(2), torch.tensor([0, 1])).tolist() == [1, 1]
+    assert TimestepWeights().weigh(torch.tensor([3.0, 4.0]), torch.tensor([5, 5])).tolist() == [1, 1]
 
 
 def test_fixed_rules_of_the_ablation() -> None:

@@ -72,6 +72,17 @@ def test_grams_are_of_the_prompts_half_at_one_step(unet: Model) -> None:
     assert torch.allclose(got, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
 
 
+def test_classes_in_batches_of_one_give_the_same_importance(tiny_model: Callable[[str], Model]) -> None:
+    model = tiny_model("dit")
+    plans = [ProfilePlan(CapturePlan(images=4, steps=2, batch=size), profiled=2) for size in (4, 3, 1)]
+    whole, *others = (profiled(model, plan) for plan in plans)
+    theta = orthogonality_of(whole).importance(model.structure)
+    for found in others:
+        assert torch.allclose(whole.grams, found.grams, rtol=1e-3, atol=1e-4 * float(whole.grams.abs().max()))
+        again = orthogonality_of(found).importance(model.structure)
+        assert all(again[name] == pytest.approx(theta[name], abs=1e-3) for name in theta)
+
+
 def test_pictures_in_several_batches_give_the_same_grams(unet: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = profiled(unet)
     parts = profiled(unet, replace(PLAN, capture=replace(PLAN.capture, batch=4)))

@@ -8,6 +8,7 @@ import pytest
 
 from engine.bench.dmq import ABOVE, TablePlan, TableRow, lines, stage_lines, table
 from engine.bench.lengths import LengthsPlan, lengths
+from engine.calibrate.files import Cost
 from engine.core.errors import InputError, StudyError
 from engine.core.recipe import load_recipe
 from engine.live.model import Model
@@ -42,7 +43,7 @@ def test_every_row_and_none_twice(plain: Model, tmp_path: Path) -> None:
         list(table(plain, TablePlan(images=4, capture=4), **places))
 
 
-def row(preset: str, name: str, psnr: list[float], stages: dict[str, tuple[float, float]]) -> TableRow:
+def row(preset: str, name: str, psnr: list[float], stages: dict[str, Cost]) -> TableRow:
     images = {"psnr": tuple(psnr), "feature_distance[x]": tuple(1 / p for p in psnr)}
     return TableRow(preset, name, {"psnr": (sum(psnr) / len(psnr), 0.0, 0.0)}, images, 4.5, 10**9, {}, stages)
 
@@ -50,14 +51,16 @@ def row(preset: str, name: str, psnr: list[float], stages: dict[str, tuple[float
 def test_rows_are_compared_image_by_image_and_across_widths() -> None:
     rows = [row("W4A8", "baseline", [20.0, 30.0, 25.0], {}), row("W4A8", "+ AdaRound", [21.0, 31.0, 26.0], {}),
             row("W4A6", "baseline", [18.0, 28.0, 23.0], {"activations": (1.0, 500.0)}),
-            row("W4A6", "+ AdaRound", [20.5, 30.5, 25.5], {"rounding": (61.4, 812.3), "activations": (2.0, 900.0)})]
+            row("W4A6", "+ AdaRound", [20.5, 30.5, 25.5], {"rounding": (61.4, 812.3), "activations": (2.0, 900.0),
+                                                               "trajectories": (None, None)})]
     shown = lines(rows)
     above, wider = "psnr against the row it adds to", "psnr against W4A8 baseline"
     assert [line[above] for line in shown] == ["", "+1 [+1, +1]", "", "+2.5 [+2.5, +2.5]"]
     assert [line[wider] for line in shown] == ["", "", "-2 [-2, -2]", "+0.5 [+0.5, +0.5]"]
     assert shown[3]["feature_distance against W4A8 baseline"].startswith("-0.0008")
     assert stage_lines(rows) == [{"preset": "W4A6", "row": "+ AdaRound", "stage": "rounding", "seconds": 61,
-                                  "peak MB": 812}]
+                                  "peak MB": 812}, {"preset": "W4A6", "row": "+ AdaRound", "stage": "trajectories",
+                                                    "seconds": "unknown", "peak MB": "unknown"}]
 
 
 def test_lengths_are_compared_on_the_same_inputs(plain: Model) -> None:
