@@ -2,25 +2,29 @@
 
 Contenders are compared within a group, whose members choose among the same options for the same layers; all bytes are
 charged. The published linear program knows widths of one method only, so one group has those and nothing else; a second
-has every method; a third has the papers' exclusion: first and last layer at 8 bits, whatever the budget. Finished rows
-are kept and the same call goes on where it stopped.
+has every method; a third has the papers' exclusion: first and last layer at 8 bits, whatever the budget. The program is
+as published, its importances are as `notes` says. Finished rows are kept and the same call goes on where it stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.allocate.allocation import Allocation
 from engine.allocate.allocators import ALLOCATORS, allocate
 from engine.allocate.baselines import random_recipes, uniforms
+from engine.allocate.blocks import PAPER
 from engine.allocate.budget import bits_budget
+from engine.allocate.faithful import faithful
 from engine.allocate.knapsack import knapsack
 from engine.allocate.problem import Limits, Problem, blind_scores, layer_problem
+from engine.analysis.predictor import Kind
 from engine.bench.finals import PART, Finals, Images, Metrics, cells, difference, enough
 from engine.calibrate.allocation import EXCLUSIONS
+from engine.calibrate.importance import AGGREGATES
 from engine.core.errors import InputError
 from engine.core.graph import Structure
 from engine.core.jsonrecord import to_json
@@ -39,9 +43,13 @@ from engine.providers.table import completed
 
 FAITHFUL, USEFUL = "mpq-diff", "mpq-diff-useful"
 NEEDED = ("orthogonality", "orthogonality-linear", "weight-error")
-# row -> provider: the paper's operation scores of the graph network, the predictor in use (anchored at layers measured
-# alone), and those measurements by themselves
-LEARNED = {"Qua2SeDiMo": "gnn-operation", "predictor in use": "predictor", "measured one at a time": "measured"}
+# row -> provider: the paper's operation scores of the graph network, the predictor in use (whatever kind fitted best),
+# and layers measured one at a time
+QUA = "Qua2SeDiMo"
+LEARNED = {QUA: "gnn-operation", "predictor in use": "predictor", "measured one at a time": "measured"}
+QUA_FAITHFUL = f"{QUA}, faithful"  # its own selection too, over its own six options
+KINDS = {Kind.RIDGE: "linear model", Kind.DAMAGE: "additive model", Kind.ANCHORED: "anchored additive model",
+         Kind.GNN: "graph network", Kind.GUIDED: "guided network", Kind.BLEND: "blend"}
 CONTROLS = ("weight-error", "size-only")
 FLAT = "mpq-flat"
 OPTIONS = tuple(Option(method, bits) for method in ("uaq", "kmeans_c", "kmeans_a") for bits in (2, 3, 4, 5, 6, 8))
@@ -66,7 +74,7 @@ class MpqPlan:
 
     bits: tuple[float, ...] = (3.0, 3.25, 3.5, 4.0)
     images: int = 256
-    draws: int = 1
+    draws: int = 3
     steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -155,14 +163,14 @@ def contenders(model: Model, bits: float, draws: int) -> Iterator[tuple[str, str
                 yield group, name, make().recipe
             except InputError:  # nothing of this kind fits
                 continue
-        if group == KEPT_ENDS:
-            continue
         try:
             blind = layer_problem(structure, blind_scores(structure), budget, limits)
         except InputError:
             continue
         for method, allocation in uniforms(blind).items():
             yield group, f"uniform {method}", allocation.recipe
+        if group == KEPT_ENDS:
+            continue
         for number, allocation in enumerate(random_recipes(blind, draws, 0)):
             yield group, f"random {number + 1}", allocation.recipe
 
@@ -176,15 +184,51 @@ def _makers(structure: Structure, found: Mapping[str, Scores], budget: int, limi
         scores = completed(structure, found, provider) if provider else blind_scores(structure)
         return layer_problem(structure, scores, budget, limits)
 
-    names = {AFFINE: (FAITHFUL, FLAT, USEFUL, *CONTROLS), EVERY: (USEFUL, *CONTROLS), KEPT_ENDS: (FAITHFUL, USEFUL)}
+    names = {AFFINE: (FAITHFUL, FLAT, USEFUL, *CONTROLS), EVERY: (USEFUL, *CONTROLS),
+             KEPT_ENDS: (FAITHFUL, USEFUL, *CONTROLS)}
     makers: dict[str, Callable[[], Allocation]] = {}
     for name in names[group]:
         makers[name] = lambda name=name: allocate(problem(ALLOCATORS[name].provider), name)  # type: ignore[misc]
     if group != KEPT_ENDS:
-        for name, provider in LEARNED.items():
-            if provider in found:
-                makers[name] = lambda provider=provider: knapsack(problem(provider))  # type: ignore[misc]
+        for name, provider in learned(found).items():
+            makers[name] = lambda provider=provider: knapsack(problem(provider))  # type: ignore[misc]
+    if group == EVERY and QUA in learned(found):
+        makers[QUA_FAITHFUL] = lambda: faithful(layer_problem(structure, found[LEARNED[QUA]], budget,
+                                                              replace(limits, options=PAPER)))
     return makers
+
+
+def learned(scores: Mapping[str, Scores]) -> dict[str, str]:
+    """Row -> provider of those of `LEARNED` whose scores are there. Only the graph network of the paper goes by its
+    name; embedding scores of the guided network, which is told the additive damages, are left out."""
+    return {name: provider for name, provider in LEARNED.items() if provider in scores
+            and not (name == QUA and scores[provider].about.get("kind", Kind.GNN) != Kind.GNN)}
+
+
+def named(scores: Scores) -> str:
+    """A provider with the kind of model that its scores were asked of, where the scores say so."""
+    kind = scores.about.get("kind", "")
+    return f"{scores.provider} of the {KINDS[Kind(kind)]}" if kind in set(Kind) else scores.provider
+
+
+def notes(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """What the rows by importance and the learned ones go by, read from the scores themselves."""
+    linear = scores[ALLOCATORS[FAITHFUL].provider].about
+    estimate = "debiased" if linear.get("debiased") == str(True) else "biased"
+    gamma = "sum" if linear.get("summed") == str(True) else "mean"
+    tail = "c = mean of theta over a layer and all later ones" if linear.get("tail") == str(True) else "theta"
+    over = AGGREGATES.get(linear.get("aggregate", ""), "of unknown aggregation over steps")
+    found: dict[str, Any] = {
+        FAITHFUL: f"OMPQ's linear program on {tail}, from the {estimate} orthogonality matrix, gamma = {gamma} over "
+                  f"the other layers; {over}; beta {linear.get('beta', 'unknown')} (OMPQ's release: biased, sum)"}
+    present = learned(scores)
+    for name, provider in present.items():
+        trials = scores[provider].trust.trials
+        found[name] = named(scores[provider]) + (f", {trials} trials" if trials else "")
+    if QUA in present:
+        found[QUA_FAITHFUL] = (f"{present[QUA]}, each layer its best of {', '.join(map(str, PAPER))} alone, bits "
+                               f"priced by the least lambda that fits; no row where those six do not fit")
+    return found
 
 
 def _widths(recipe: Recipe) -> str:
@@ -216,8 +260,6 @@ def run(model: str = "emoji-unet", rounds: int = 256) -> dict[str, Any]:
     finally:
         live.close()
     scored = find_scores(live.structure)
-    absent = [name for name, provider in LEARNED.items() if provider not in scored]
-    fitted = scored[LEARNED["Qua2SeDiMo"]].trust if LEARNED["Qua2SeDiMo"] in scored else None
+    absent = [name for name in LEARNED if name not in learned(scored)]
     return {"model": model, "n": rounds, "peer": "full precision, same prompts and seeds", "kept": place.name,
-            "trials behind Qua2SeDiMo and the predictor": fitted.trials if fitted else 0,
-            "left out for want of scores": ", ".join(absent) or "none", "rows": lines(rows)}
+            **notes(scored), "left out for want of scores": ", ".join(absent) or "none", "rows": lines(rows)}

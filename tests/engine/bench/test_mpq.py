@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.allocate.blocks import PAPER
 from engine.bench.mpq import (
     AFFINE,
     CONTROLS,
@@ -16,18 +19,23 @@ from engine.bench.mpq import (
     FLAT,
     KEPT_ENDS,
     OPTIONS,
+    QUA,
+    QUA_FAITHFUL,
     USEFUL,
     WIDTHS,
     MpqPlan,
     MpqRow,
     contenders,
+    learned,
     lines,
+    named,
+    notes,
     table,
 )
 from engine.core.errors import InputError
 from engine.core.layer import Role
 from engine.core.recipe import load_recipe
-from engine.core.sizes import bits_per_weight
+from engine.core.sizes import bits_per_weight, stored_bytes
 from engine.live.model import Model, open_model
 from engine.models.tiny import TINY
 from engine.providers.files import find_scores
@@ -64,14 +72,16 @@ def test_within_a_group_all_choose_from_the_same(demo: Model) -> None:
     structure = demo.structure
     offered = {AFFINE: set(WIDTHS), EVERY: set(OPTIONS), KEPT_ENDS: set(WIDTHS)}
     ends = [x.name for x in structure.choices if x.role in (Role.INPUT, Role.OUTPUT)]
-    seen = set()
+    seen = {}
     for group, name, recipe in contenders(demo, 3.5, 1):
-        seen.add((group, name))
+        seen[group, name] = recipe
         taken = {recipe.option(x.name) for x in structure.choices}
         assert taken <= offered[group], (group, name)
         assert bits_per_weight(structure, recipe.options) <= 3.5
         assert group != KEPT_ENDS or all(recipe.option(x) == ENDS for x in ends)
-    assert ends and {(AFFINE, FAITHFUL), (AFFINE, FLAT), (KEPT_ENDS, USEFUL)} <= seen
+    assert ends and {(AFFINE, FAITHFUL), (AFFINE, FLAT), (KEPT_ENDS, USEFUL)} <= seen.keys()
+    controls = {seen[KEPT_ENDS, name].hash for name in (*CONTROLS, "uniform uaq", FAITHFUL, USEFUL)}
+    assert len(controls) == 5  # the papers' exclusion has controls over the same layers
     linear = find_scores(structure)["orthogonality-linear"]
     assert {o for row in linear.layers.values() for o in row} == {str(o) for o in WIDTHS}
 
@@ -84,3 +94,53 @@ def test_scores_that_are_missing_are_named(tmp_path: Path) -> None:
     model.close()
     with pytest.raises(InputError, match="at least two"):
         MpqPlan(images=1)
+
+
+def test_three_random_recipes_a_group_whose_kept_rows_stay_valid(demo: Model, tmp_path: Path) -> None:
+    assert MpqPlan().draws == 3
+    one, three = ({(g, n): r.hash for g, n, r in contenders(demo, 3.5, draws)} for draws in (1, 3))
+    assert one.items() < three.items()
+    assert three.keys() - one.keys() == {(g, f"random {i}") for g in (AFFINE, EVERY) for i in (2, 3)}
+    assert len({h for (_, name), h in three.items() if name.startswith("random")}) == 6
+    place, old = tmp_path / "rows.jsonl", replace(PLAN, draws=1)
+    first = table(demo, old, partial=place)
+    assert any(isinstance(e, MpqRow) for e in first)
+    first.close()
+    head, row = map(json.loads, place.read_text().splitlines())
+    found = table(demo, replace(PLAN, draws=3), partial=place)
+    assert next(found).recipe == row["recipe"] and head["draws"] == "any"  # a row at once, with nothing measured
+    found.close()
+
+
+def test_only_scores_of_the_graph_network_go_by_the_name_of_qua2sedimo(demo: Model) -> None:
+    structure = demo.structure
+    scores = find_scores(structure)
+    graph = replace(scores["gnn-operation"], about={**scores["gnn-operation"].about, "kind": "gnn"})
+    guided = replace(graph, about={**graph.about, "kind": "guided"})
+    assert learned(scores | {"gnn-operation": graph})[QUA] == "gnn-operation"
+    assert QUA not in learned(scores | {"gnn-operation": guided}) and QUA not in learned({})
+    assert named(graph) == "gnn-operation of the graph network"
+    assert named(scores["attribution-shapley"]) == "attribution-shapley of the additive model"
+    assert named(scores["attribution-integrated-gradients"]) == "attribution-integrated-gradients of the guided network"
+    said = notes(scores)
+    assert all(words in said[FAITHFUL] for words in ("debiased orthogonality matrix", "gamma = mean", "beta 10"))
+    plain = replace(scores["orthogonality-linear"], about={**scores["orthogonality-linear"].about, "debiased": "False",
+                                                           "summed": "True"})
+    other = notes(scores | {"orthogonality-linear": plain})[FAITHFUL]
+    assert "the biased orthogonality matrix, gamma = sum" in other
+    assert said[QUA].startswith("gnn-operation") and all(str(option) in said[QUA_FAITHFUL] for option in PAPER)
+
+
+def test_the_faithful_selection_takes_the_six_options_of_the_paper_where_they_fit(demo: Model) -> None:
+    structure = demo.structure
+    operation = find_scores(structure)["gnn-operation"]
+    rows = {(g, n): r for g, n, r in contenders(demo, 3.5, 1)}
+    recipe = rows[EVERY, QUA_FAITHFUL]
+    assert {recipe.option(x.name) for x in structure.choices} <= set(PAPER) and (AFFINE, QUA_FAITHFUL) not in rows
+    price = recipe.provenance["lambda"] * 8 / sum(x.weights for x in structure.layers)
+    for layer in structure.choices:
+        held = recipe.option(layer.name)
+        cost = {o: operation.layers[layer.name][str(o)] + price * stored_bytes(layer, o, structure.precision_bits)
+                for o in PAPER}
+        assert cost[held] == min(cost.values())  # its best alone, whatever the others take
+    assert not [n for _, n, _ in contenders(demo, 3.0, 1) if n == QUA_FAITHFUL]  # six options of 3 and 4 bits
