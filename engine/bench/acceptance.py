@@ -1,14 +1,17 @@
 """`acceptance`: does MPQ-Diff's importance say what measuring says, and does it say it again on other pictures?
 
 Spearman of importance (theta) and of what is made of it with measured one-layer damage, beside weight error, size
-alone, a random order and Qua2SeDiMo's scores where the model has them; then how far three calibrations on other
-pictures agree with each other, in theta and in the bits that follow from it.
+alone, a random order and what models fitted to random recipes say, each by the kind of model that was asked; then how
+far three calibrations on other pictures agree with each other, in theta and in the bits that follow from it, and what
+each of them took.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,17 @@ from engine.allocate.allocators import allocate
 from engine.allocate.budget import bits_budget
 from engine.allocate.problem import Limits, layer_problem
 from engine.analysis.ranking import spearman
-from engine.bench.mpq import OPTIONS, USEFUL
+from engine.bench.dmq import noted
+from engine.bench.mpq import OPTIONS, USEFUL, named
 from engine.calibrate.capture import CapturePlan
+from engine.calibrate.files import Cost
 from engine.calibrate.orthogonality import Orthogonality, score, useful_scores
 from engine.calibrate.profile import ProfilePlan
 from engine.core.errors import InputError
 from engine.core.graph import Structure
 from engine.core.recipe import Recipe
 from engine.core.record import Scores
+from engine.core.resident import forget_peak, peak_memory
 from engine.evidence.agreement import agreements
 from engine.live.model import Model, open_model
 from engine.providers.files import find_scores
@@ -33,7 +39,9 @@ from engine.providers.weight_error import PROVIDER as WEIGHT_ERROR
 SEEDS = 3
 BITS = 3.5  # stored bits per weight at which recipes of different calibrations are compared
 THETA, THETA_ERROR = "theta", "theta x error"
-# Qua2SeDiMo's scores; not the predictor in use, which is anchored at layers measured alone and agrees by construction
+# fitted to random recipes: attributions of the additive model and of the guided network, and embeddings of the graph
+# network (Qua2SeDiMo's); not the predictor in use, which may be anchored at layers measured alone: that agrees by
+# construction
 LEARNED = ("attribution-shapley", "attribution-integrated-gradients", "gnn-operation", "gnn-block")
 
 
@@ -48,28 +56,38 @@ def run(model: str = "emoji-unet", rounds: int = 64) -> dict[str, Any]:
         if not any(s.provider.startswith("measured") for s in found.values()):
             raise InputError(f"No layer of {model} was measured alone; run python -m engine sensitivity {model} "
                              f"--provider measured.")
-        seeds = [calibrated(live, rounds, seed) for seed in range(SEEDS)]
+        seeds, costs = zip(*(calibrated(live, rounds, seed) for seed in range(SEEDS)), strict=True)
         errors = found[WEIGHT_ERROR]
         agreement = list(agreement_rows(structure, seeds[0], errors, found))
         return {"model": model, "n": rounds, "peer": "measured one-layer damage",
                 "pictures of one seed": rounds, "median correlation, biased": seeds[0].biased_median,
                 "median correlation, debiased": seeds[0].debiased_median,
                 "left out for want of scores": ", ".join(absent(found)) or "none",
-                "agreement with measured damage": agreement,
+                "calibration": cost_rows(costs), "agreement with measured damage": agreement,
                 f"agreement of {SEEDS} calibrations": stability_rows(structure, seeds, errors)}
     finally:
         live.close()
 
 
 def absent(scores: Mapping[str, Scores]) -> list[str]:
-    """Which of Qua2SeDiMo's scores a model does not have."""
+    """Which of the fitted scores a model does not have."""
     return [name for name in LEARNED if name not in scores]
 
 
-def calibrated(model: Model, images: int, seed: int) -> Orthogonality:
-    """Orthogonality on pictures of its own: seed k sees pictures k n to (k + 1) n of the calibration part."""
+def calibrated(model: Model, images: int, seed: int) -> tuple[Orthogonality, Cost]:
+    """Orthogonality on pictures of its own, and its seconds and peak megabytes with the pictures: seed k sees pictures
+    k n to (k + 1) n of the calibration part."""
     plan = ProfilePlan(CapturePlan(images=images, first=seed * images))
-    return [e for e in score(model, plan) if isinstance(e, Orthogonality)][-1]
+    forget_peak()
+    begun = time.perf_counter()
+    found = [e for e in score(model, plan) if isinstance(e, Orthogonality)][-1]
+    return found, (time.perf_counter() - begun, peak_memory() / 1e6)
+
+
+def cost_rows(costs: Sequence[Cost]) -> list[dict[str, Any]]:
+    """A row per calibration: seconds, and peak resident memory of the process while it ran."""
+    return [{"seed": seed, "seconds": noted(seconds), "peak MB": noted(peak)}
+            for seed, (seconds, peak) in enumerate(costs)]
 
 
 def agreement_rows(structure: Structure, found: Orthogonality, errors: Scores,
@@ -85,7 +103,7 @@ def agreement_rows(structure: Structure, found: Orthogonality, errors: Scores,
     plain = Scores(THETA, structure.identity, "importance", {n: dict.fromkeys(options, t) for n, t in theta.items()})
     useful = useful_scores(structure, found, errors)
     product = Scores(THETA_ERROR, structure.identity, useful.unit, useful.layers)
-    learned = [scores[name] for name in LEARNED if name in scores]
+    learned = [replace(scores[name], provider=named(scores[name])) for name in LEARNED if name in scores]
     tables = agreements(structure, [plain, product, *learned], scores)
     if not tables:
         raise InputError(f"No layer of {structure.model} was measured alone; run python -m engine sensitivity "

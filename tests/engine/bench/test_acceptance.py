@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
 
-from engine.bench.acceptance import LEARNED, THETA, absent, agreement_rows, stability_rows
+from engine.bench import acceptance
+from engine.bench.acceptance import LEARNED, THETA, absent, agreement_rows, calibrated, cost_rows, stability_rows
+from engine.bench.mpq import named
 from engine.calibrate.orthogonality import Orthogonality, find_orthogonality
+from engine.calibrate.profile import ProfilePlan
 from engine.core.errors import InputError
 from engine.core.graph import Structure
 from engine.core.record import Scores
+from engine.live.model import Model
 from engine.models.structure import read_structure
 from engine.providers.files import find_scores
 
@@ -63,7 +70,10 @@ def test_scores_that_a_model_lacks_are_named_and_an_anchored_predictor_is_none_o
     structure, found, scores = shipped
     few = {n: s for n, s in scores.items() if not n.startswith("measured-")}
     compared = {row["score"] for row in agreement_rows(structure, found, scores["weight-error"], few)}
-    assert absent(scores) == [] and set(LEARNED) <= compared and "predictor" in scores and "predictor" not in compared
+    assert absent(scores) == [] and {named(scores[name]) for name in LEARNED} <= compared
+    assert {"attribution-shapley of the additive model", "attribution-integrated-gradients of the guided network",
+            "gnn-operation of the graph network"} <= compared  # whose each score is, from the scores
+    assert "predictor" in scores and not [name for name in compared if name.startswith("predictor")]
     assert absent({n: s for n, s in scores.items() if n != "gnn-block"}) == ["gnn-block"]
 
 
@@ -71,3 +81,22 @@ def test_without_measured_damage_there_is_nothing_to_agree_with(shipped: Shipped
     structure, found, scores = shipped
     with pytest.raises(InputError, match="measured"):
         list(agreement_rows(structure, found, scores["weight-error"], {"weight-error": scores["weight-error"]}))
+
+
+def test_each_calibration_says_what_it_took(shipped: Shipped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On pictures of its own, and with a peak that begins anew, so that none reports an earlier and larger one's."""
+    calls: list[Any] = []
+
+    def slow(model: Any, plan: ProfilePlan) -> Iterator[Orthogonality]:
+        calls.append((plan.capture.first, plan.capture.images))
+        time.sleep(0.2)
+        yield shipped[1]
+
+    monkeypatch.setattr(acceptance, "score", slow)
+    monkeypatch.setattr(acceptance, "forget_peak", lambda: calls.append("forget"))
+    monkeypatch.setattr(acceptance, "peak_memory", lambda: calls.append("peak") or 2_500_000)
+    found = [calibrated(cast(Model, None), 4, seed) for seed in (0, 1)]
+    assert calls == ["forget", (0, 4), "peak", "forget", (4, 4), "peak"]
+    assert all(o is shipped[1] and seconds and 0.2 < seconds < 60 and peak == 2.5 for o, (seconds, peak) in found)
+    assert cost_rows([(61.4, 812.2), (None, None)]) == [
+        {"seed": 0, "seconds": 61, "peak MB": 812}, {"seed": 1, "seconds": "unknown", "peak MB": "unknown"}]
