@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine.bench import lengths as lengths_module
 from engine.bench.dmq import ABOVE, TablePlan, TableRow, lines, stage_lines, table
 from engine.bench.lengths import LengthsPlan, lengths
+from engine.calibrate import capture as capture_module
+from engine.calibrate import roundings, scalings
 from engine.calibrate.files import Cost
 from engine.core.errors import InputError, StudyError
 from engine.core.recipe import load_recipe
 from engine.live.model import Model
+from engine.models.tiny import TINY
 
 PLAN = TablePlan(("W4A8", "W4A6"), images=3, iterations=4, rounding_iterations=4, capture=4, rows=12, groups=3, steps=3)
 
@@ -71,6 +78,52 @@ def test_lengths_are_compared_on_the_same_inputs(plain: Model) -> None:
     assert [f["what"] for f in scalings[:3]] == [f["what"] for f in scalings[3:]]
     assert [f["without"] for f in scalings[:3]] == [f["without"] for f in scalings[3:]]
     assert found[-1]["what"] == found[-2]["what"] and found[-1]["without"] == found[-2]["without"]
+
+
+def test_an_interrupted_comparison_of_lengths_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TINY["ddpm"]().save_pretrained(tmp_path / "tiny")
+    monkeypatch.setenv("QUANTSCAPE_CACHE", str(tmp_path / "cache"))
+    small = partial(LengthsPlan, (3, 6), (4, 8), rows=12, steps=3)
+    monkeypatch.setattr(lengths_module, "LengthsPlan", small)
+    learned: list[str] = []
+
+    def noting(module: Any, name: str) -> None:
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: learned.append(name) or whole(*a, **k))
+
+    noting(scalings, "scaling_of")
+    noting(roundings, "rounding_of")
+    noting(capture_module, "generate")
+    stop, names = [5, 7], ["scaling_of", "rounding_of", "generate"]
+
+    def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        found = 0
+        for event in lengths(*args, **kwargs):
+            found += isinstance(event, dict)
+            yield event
+            if stop and found == stop[0]:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(lengths_module, "lengths", interrupted)
+    taken = []
+    for _ in range(3):
+        learned.clear()
+        try:
+            found = lengths_module.run(str(tmp_path / "tiny"), 4)
+        except KeyboardInterrupt:
+            stop.pop(0)
+        taken.append([learned.count(name) for name in names])
+    assert taken[0] == [5, 0, 1]  # three at the short length and two at the published one
+    assert taken[1][0] >= 1 and taken[1][1:] == [1, 0]  # the third, the block's own scalings, and the short rounding
+    assert taken[2] == [0, 1, 0]
+    learned.clear()
+    assert lengths_module.run(str(tmp_path / "tiny"), 4) == found and not learned  # with the seconds it took then
+    assert sorted(p.name.rpartition("-")[0] for p in (tmp_path / "cache" / "calibration").glob("*/*")) == [
+        "lone-roundings", "lone-roundings", "scalings", "trajectories"]
+    assert len(found["rows"]) == 4 and all(
+        {"error without", "error short", "error published", "seconds short", "seconds published"} <= line.keys()
+        for line in found["rows"])
+    assert found["rows"][-1]["iterations published"] == "8 of 8"
 
 
 def test_one_picture_is_no_comparison() -> None:
