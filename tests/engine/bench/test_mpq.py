@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from engine.bench.mpq import (
 )
 from engine.core.errors import InputError
 from engine.core.layer import Role
-from engine.core.recipe import load_recipe
+from engine.core.recipe import Recipe, load_recipe
 from engine.core.sizes import bits_per_weight, stored_bytes
 from engine.live.model import Model, open_model
 from engine.models.tiny import TINY
@@ -50,6 +49,12 @@ def demo() -> Iterator[Model]:
     model.close()
 
 
+@pytest.fixture(scope="module")
+def chosen(demo: Model) -> dict[tuple[str, str], Recipe]:
+    """Group and contender -> recipe at 3.5 bits."""
+    return {(group, name): recipe for group, name, recipe in contenders(demo, 3.5, 3)}
+
+
 @pytest.mark.slow
 def test_contenders_share_the_budget_and_rows_are_kept(demo: Model, tmp_path: Path) -> None:
     places = {"partial": tmp_path / "rows.jsonl", "recipes": tmp_path}
@@ -61,26 +66,28 @@ def test_contenders_share_the_budget_and_rows_are_kept(demo: Model, tmp_path: Pa
     assert all(row.bits_per_weight <= 3.5 and len(row.images["psnr"]) == 2 for row in rows)
     again = list(table(demo, PLAN, **places))
     assert [e for e in again if isinstance(e, MpqRow)] == rows and len(again) == len(rows)  # nothing was measured
+    more = table(demo, replace(PLAN, draws=2), **places)
+    assert [next(more) for _ in names[:3]] == rows[:3]  # kept rows hold for any number of draws
+    more.close()
+    assert QUA_FAITHFUL not in {n for _, n, _ in contenders(demo, 3.0, 1)}  # six options of 3 and 4 bits do not fit
     place = tmp_path / "3-5-uaq-2-to-8-mpq-diff-useful.recipe.json"
     assert load_recipe(place).hash == rows[names.index((AFFINE, USEFUL))].recipe
     shown = lines(rows)
     assert [bool(line[f"psnr against {USEFUL}"]) for line in shown] == [name != USEFUL for _, name in names]
 
 
-def test_within_a_group_all_choose_from_the_same(demo: Model) -> None:
+def test_within_a_group_all_choose_from_the_same(demo: Model, chosen: dict[tuple[str, str], Recipe]) -> None:
     """And the control without importances differs from the published program in nothing but importances."""
     structure = demo.structure
     offered = {AFFINE: set(WIDTHS), EVERY: set(OPTIONS), KEPT_ENDS: set(WIDTHS)}
     ends = [x.name for x in structure.choices if x.role in (Role.INPUT, Role.OUTPUT)]
-    seen = {}
-    for group, name, recipe in contenders(demo, 3.5, 1):
-        seen[group, name] = recipe
+    for (group, name), recipe in chosen.items():
         taken = {recipe.option(x.name) for x in structure.choices}
         assert taken <= offered[group], (group, name)
         assert bits_per_weight(structure, recipe.options) <= 3.5
         assert group != KEPT_ENDS or all(recipe.option(x) == ENDS for x in ends)
-    assert ends and {(AFFINE, FAITHFUL), (AFFINE, FLAT), (KEPT_ENDS, USEFUL)} <= seen.keys()
-    controls = {seen[KEPT_ENDS, name].hash for name in (*CONTROLS, "uniform uaq", FAITHFUL, USEFUL)}
+    assert ends and {(AFFINE, FAITHFUL), (AFFINE, FLAT), (KEPT_ENDS, USEFUL)} <= chosen.keys()
+    controls = {chosen[KEPT_ENDS, name].hash for name in (*CONTROLS, "uniform uaq", FAITHFUL, USEFUL)}
     assert len(controls) == 5  # the papers' exclusion has controls over the same layers
     linear = find_scores(structure)["orthogonality-linear"]
     assert {o for row in linear.layers.values() for o in row} == {str(o) for o in WIDTHS}
@@ -96,20 +103,14 @@ def test_scores_that_are_missing_are_named(tmp_path: Path) -> None:
         MpqPlan(images=1)
 
 
-def test_three_random_recipes_a_group_whose_kept_rows_stay_valid(demo: Model, tmp_path: Path) -> None:
+def test_three_random_recipes_a_group_the_first_as_if_it_were_alone(
+        demo: Model, chosen: dict[tuple[str, str], Recipe]) -> None:
     assert MpqPlan().draws == 3
-    one, three = ({(g, n): r.hash for g, n, r in contenders(demo, 3.5, draws)} for draws in (1, 3))
+    one = {(g, n): r.hash for g, n, r in contenders(demo, 3.5, 1)}
+    three = {key: recipe.hash for key, recipe in chosen.items()}
     assert one.items() < three.items()
     assert three.keys() - one.keys() == {(g, f"random {i}") for g in (AFFINE, EVERY) for i in (2, 3)}
     assert len({h for (_, name), h in three.items() if name.startswith("random")}) == 6
-    place, old = tmp_path / "rows.jsonl", replace(PLAN, draws=1)
-    first = table(demo, old, partial=place)
-    assert any(isinstance(e, MpqRow) for e in first)
-    first.close()
-    head, row = map(json.loads, place.read_text().splitlines())
-    found = table(demo, replace(PLAN, draws=3), partial=place)
-    assert next(found).recipe == row["recipe"] and head["draws"] == "any"  # a row at once, with nothing measured
-    found.close()
 
 
 def test_only_scores_of_the_graph_network_go_by_the_name_of_qua2sedimo(demo: Model) -> None:
@@ -131,16 +132,15 @@ def test_only_scores_of_the_graph_network_go_by_the_name_of_qua2sedimo(demo: Mod
     assert said[QUA].startswith("gnn-operation") and all(str(option) in said[QUA_FAITHFUL] for option in PAPER)
 
 
-def test_the_faithful_selection_takes_the_six_options_of_the_paper_where_they_fit(demo: Model) -> None:
+def test_the_faithful_selection_takes_the_six_options_of_the_paper_where_they_fit(
+        demo: Model, chosen: dict[tuple[str, str], Recipe]) -> None:
     structure = demo.structure
     operation = find_scores(structure)["gnn-operation"]
-    rows = {(g, n): r for g, n, r in contenders(demo, 3.5, 1)}
-    recipe = rows[EVERY, QUA_FAITHFUL]
-    assert {recipe.option(x.name) for x in structure.choices} <= set(PAPER) and (AFFINE, QUA_FAITHFUL) not in rows
+    recipe = chosen[EVERY, QUA_FAITHFUL]
+    assert {recipe.option(x.name) for x in structure.choices} <= set(PAPER) and (AFFINE, QUA_FAITHFUL) not in chosen
     price = recipe.provenance["lambda"] * 8 / sum(x.weights for x in structure.layers)
     for layer in structure.choices:
         held = recipe.option(layer.name)
         cost = {o: operation.layers[layer.name][str(o)] + price * stored_bytes(layer, o, structure.precision_bits)
                 for o in PAPER}
         assert cost[held] == min(cost.values())  # its best alone, whatever the others take
-    assert not [n for _, n, _ in contenders(demo, 3.0, 1) if n == QUA_FAITHFUL]  # six options of 3 and 4 bits
