@@ -22,6 +22,7 @@ from engine.live.request import Request
 from engine.live.tables import load_tables, save_tables
 from engine.live.weightsets import load_weight_set, save_weight_set
 from engine.metrics.paired import mse, stack
+from engine.models.structure import read_structure
 from engine.quant.activation import simulate, static_parameters
 from engine.quant.integer import integer_input, integer_layer, simulated_layer
 from engine.quant.qweight import TAU
@@ -52,8 +53,12 @@ def preset(shipped: tuple[Model, Recipe]) -> Recipe:
     return shipped[1]
 
 
-def test_the_recipes_are_where_the_tests_look() -> None:
+def test_together_they_show_everything_a_preset_can_have() -> None:
+    """What the tests below go through has scaled and plain, shifted and plain inputs in it."""
     assert {("emoji-unet", "W4A8"), ("emoji-unet", "W4A6")} <= set(SHIPPED)
+    recipes = [find_presets(read_structure(name))[preset] for name, preset in SHIPPED]
+    settings = [a for recipe in recipes for a in recipe.activations.values()]
+    assert {a.scaled for a in settings} == {a.shifted for a in settings} == {False, True}
 
 
 def ids(recipe: Recipe) -> tuple[str, str]:
@@ -69,7 +74,7 @@ def test_whole_numbers_give_what_is_simulated(demo: Model, preset: Recipe) -> No
         setting = preset.activations.get(layer.choice)
         if setting is not None:
             kinds.setdefault((setting.shifted, setting.scaled, layer.kind), []).append(layer.name)
-    assert {shifted for shifted, _, _ in kinds} == {scaled for _, scaled, _ in kinds} == {False, True}
+    assert {scaled for _, scaled, _ in kinds} == {False, True}
     assert {kind for _, _, kind in kinds} == {"conv2d", "linear"}
     generator = torch.Generator().manual_seed(0)
     for layer in (demo.structure.layer(name) for names in kinds.values() for name in names[:2]):
@@ -115,15 +120,25 @@ def test_saved_loaded_and_applied_it_is_the_same_bit_for_bit(demo: Model, preset
     fresh.close()
 
 
-@pytest.mark.parametrize("steps", [5, 50])
-def test_in_half_precision_it_draws_the_same(demo: Model, preset: Recipe, steps: int) -> None:
-    """Scalings, a weight set and shifts on float16 weights: finite pictures, close to those in float32."""
-    assert any(a.scaled for a in preset.activations.values()) and any(a.shifted for a in preset.activations.values())
-    request = replace(REQUEST, steps=steps)
+@pytest.mark.parametrize(("steps", "least"), [(5, 20.0), (50, 32.0)])
+def test_in_half_precision_it_draws_the_same(demo: Model, preset: Recipe, steps: int, least: float) -> None:
+    """Scalings, a weight set and shifts on float16 weights: the pictures are those of float32 but for a code here and
+    there (in few steps that is never made good), and no farther from full precision than these.
+
+    Args:
+        least: dB between both precisions.
+    """
+    request = Request(prompts=("red apple", "blue whale"), seeds=(5, 6), steps=steps)
+    full = stack(pictures(demo, request, exact=True))
     half = open_model(demo.structure.model, dtype="float16")
     with applied(demo, preset), applied(half, preset):
         wide, narrow = (stack(pictures(model, request, exact=True)) for model in (demo, half))
     half.close()
-    found = float(-10 * np.log10(mse(wide, narrow).mean()))
-    print("PSNR", steps, found)
-    assert bool(torch.isfinite(narrow).all()) and found > 25
+    assert bool(torch.isfinite(narrow).all())
+    assert psnr(wide, narrow) > least
+    assert psnr(full, narrow) > psnr(full, wide) - 1.5
+
+
+def psnr(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean over pictures, in dB."""
+    return float((-10 * np.log10(mse(one, other))).mean())
