@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.core.errors import InputError
+from engine.core.errors import EngineError, InputError
 from explorer.blockpanel import selected_layers
 from explorer.choices import of_recipe
 from explorer.context import Context, OpenModel, sentence
@@ -94,7 +94,7 @@ class Analysis:
 
     def orthogonality(self, state: ViewState) -> tuple[dict[str, Any], dict[str, Any], Any]:
         """Matrix, similarity by step, and the recipe's bits beside importance; blanks where nothing is known."""
-        from engine.calibrate.orthogonality import find_orthogonality
+        from engine.calibrate.orthogonality import find_orthogonality, weighting_of
         from explorer.charts import importance_chart
         from explorer.heat import gamma_view, matrix_view
 
@@ -103,7 +103,11 @@ class Analysis:
         if found is None:
             why = model.backend.why_no_pictures or NO_RECORD
             return blank(why), blank(""), None
-        theta = found.importance(model.structure)
+        scores = model.backend.scores.get(ORTHOGONALITY)
+        try:
+            theta = found.importance(model.structure, weighting_of(scores.about) if scores else None)
+        except EngineError as error:
+            return blank(sentence(error)), blank(""), None
         bits = {name: state.options[name].bits for name in model.order}
         return (matrix_view(model.structure, found), gamma_view(model.structure, found),
                 importance_chart(model.order, bits, theta))

@@ -69,6 +69,7 @@ class BlockProblem:
         forward: (layer name -> dense weight, rows) -> outputs of the block on those inputs.
         targets: rows -> outputs of the full-precision network there.
         held: which inputs are held out, bool [N].
+        kind: of the layer that makes the outputs.
     """
 
     name: str
@@ -76,6 +77,7 @@ class BlockProblem:
     forward: Callable[[Weights, Tensor], Outputs]
     targets: Callable[[Tensor], Outputs]
     held: Tensor
+    kind: str = "linear"
 
     def __post_init__(self) -> None:
         if not bool(self.held.any()) or bool(self.held.all()):
@@ -151,9 +153,14 @@ def rounding_of(problem: BlockProblem, plan: RoundingPlan, cancel: Cancel | None
 
 def _error(problem: BlockProblem, weights: Weights, rows: Tensor) -> Tensor:
     found, wanted = problem.forward(weights, rows), problem.targets(rows)
-    return torch.stack([(f - w).square().sum(_channels(f)).mean() for f, w in zip(found, wanted, strict=True)]).sum()
+    return torch.stack([(f - w).square().sum(_channels(f, problem.kind)).mean()
+                        for f, w in zip(found, wanted, strict=True)]).sum()
 
 
-def _channels(output: Tensor) -> int:
-    """The axis of the channels: second in images [B, C, H, W], last in tokens [B, T, C]."""
-    return 1 if output.ndim > 3 else -1
+def _channels(output: Tensor, kind: str) -> int:
+    """The axis of the channels: second in images [B, C, H, W] and signals [B, C, T], last in tokens [B, T, C].
+
+    Only of three dimensions the output layer tells: a block of tokens may end in a 2-D convolution, one of images in a
+    linear projection, and both reshape what that gives.
+    """
+    return 1 if output.ndim > 3 or (output.ndim == 3 and kind == "conv1d") else -1

@@ -260,6 +260,22 @@ def _trust(found: Orthogonality) -> Trust:
     return Trust(images=found.images, note=" ".join([note, *found.warnings]))
 
 
+def weighting_of(about: Mapping[str, str]) -> Weighting:
+    """How scores of this module were weighted, from their `about`; what it does not say is the default.
+
+    Raises:
+        StoreError: it says something else.
+    """
+    usual = Weighting()
+    try:
+        return Weighting(about.get("aggregate", usual.aggregate), float(about.get("beta", usual.beta)),
+                         float(about.get("decay", usual.decay)), about.get("summed") == "True",
+                         about.get("tail") == "True")
+    except (InputError, ValueError) as failure:
+        raise StoreError(f"The orthogonality scores do not say how they were weighted ({str(failure)[:100]}); run "
+                         f"sensitivity again.") from None
+
+
 def _about(found: Orthogonality, weighting: Weighting | None) -> dict[str, str]:
     w = weighting or Weighting()
     return {**found.about, "aggregate": w.aggregate, "beta": f"{w.beta:g}", "summed": str(w.summed),

@@ -24,6 +24,7 @@ from engine.quant.scaling import channel_peaks, weight_peaks
 from engine.quant.table import quantize_scaled
 
 CONVOLUTION = ("stride", "padding", "dilation", "groups")
+UNTOUCHED = "the layer is untouched"
 CHUNK = 64  # inputs whose loss is computed together
 
 
@@ -162,7 +163,7 @@ def convolution_of(module: nn.Module) -> dict[str, Any]:
 def unsuited(module: nn.Module, option: Option) -> str:
     """Why a layer takes no scaling, in a few words; "" where it does."""
     if option.is_untouched:
-        return "the layer is untouched"
+        return UNTOUCHED
     if getattr(module, "groups", 1) != 1:
         return "a grouped convolution has no factor per input channel that a recipe could count"
     if getattr(module, "padding_mode", "zeros") != "zeros":

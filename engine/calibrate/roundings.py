@@ -125,7 +125,7 @@ class _Run:
         forward = _Forward(self._model, unit, module, inputs, fixed)
         device = self._model.device
         problem = BlockProblem(unit.name, choices, forward, lambda rows: tuple(t[rows].to(device) for t in targets),
-                               self._rows.held)
+                               self._rows.held, unit.layers[-1].kind)
         found = rounding_of(problem, self._plan, self._cancel)
         weights = {**{n: chosen[n] for n in fixed}, **found.weights}
         return self._keep(unit, Rounding(unit.name, weights, found.before, found.after, found.moved, found.iterations,

@@ -45,6 +45,8 @@ def learn_scalings(model: Model, rows: Rows, recipe: Recipe, plan: LesPlan, inpu
                    cancel: Cancel | None = None) -> Iterator[Progress | Scaling]:
     """Learn a scaling for every layer a recipe quantizes, at that layer's bits; a `Scaling` each, in any order.
 
+    Of a layer whose inputs alone are quantized it says that there is none, and why.
+
     Args:
         model: in float32; its recipe is put back at the end.
         rows: drawn inputs.
@@ -63,7 +65,7 @@ def learn_scalings(model: Model, rows: Rows, recipe: Recipe, plan: LesPlan, inpu
     folder = folder or Folder(None, {})
     full = Recipe(model_ref(model.structure), {})
     layers = [x for x in model.structure.layers if (not only or x.name in only)
-              and not recipe.option(x.choice).is_untouched]
+              and (x.choice in recipe.activations or not recipe.option(x.choice).is_untouched)]
     total, done = len(layers), 0
     todo: dict[str, list[Layer]] = {}
     for layer in layers:

@@ -21,6 +21,9 @@ METHODS = ("ranges", "les", "dmq")
 ROUNDINGS = ("adaround", "nearest")
 NAMED = 5  # layers that the text names of a kind; the JSON names all
 WEIGHTINGS = ("adaptive", "uniform", "linear", "quadratic")
+# What a calibrated preset has at its default: everything that is calibrated by, but for what the preset's name says.
+SETTINGS = ("exclude", "weights", "scheme", "scaling", "weighting", "rounding", "shifts", "where", "images", "steps",
+            "rows", "groups", "iterations", "rounding_iterations")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +49,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=64, help="calibration pictures (default: 64)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
     parser.add_argument("--rows", type=int, default=512, help="inputs that are learned from (default: 512)")
-    parser.add_argument("--groups", type=int, default=20, help="timestep groups of static activations (default: 20)")
+    parser.add_argument("--groups", type=int, default=20, help="timestep groups of static activations "
+                        "(default: 20, or as many as there are steps)")
     parser.add_argument("--iterations", type=int, default=600, help="of scaling a layer, at most (default: 600)")
     parser.add_argument("--rounding-iterations", type=int, default=1500, help="of rounding a block (default: 1500)")
     parser.add_argument("--directory", metavar="DIR", help="where unfinished work is kept (default: the cache)")
@@ -58,32 +62,26 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from engine.calibrate.allocation import preset_recipe
     from engine.calibrate.channels import channel_report, report_path, save_report
     from engine.calibrate.dmq import Calibrated, calibrate
-    from engine.calibrate.outliers import outlier_scores
-    from engine.calibrate.presets import save_preset
     from engine.core.recipe import load_recipe, save_recipe, sizes
     from engine.models.structure import read_structure
-    from engine.providers.files import save_scores, scores_path
 
     plan = plan_of(args)
     new_file(args.out)
     allocation = load_recipe(args.recipe) if args.recipe else preset_recipe(
         read_structure(args.model), args.preset, args.exclude, args.weights)
     model = opened(args)
+    _check_groups(model, plan)
     directory = Path(args.directory) if args.directory else None
     events = followed(calibrate(model, allocation, plan, directory=directory), args.method)
     found = next(e for e in events if isinstance(e, Calibrated))
     report = channel_report(found)
     if report is not None:
         save_report(report_path(model.structure, report.tables), report)
-    if found.ranges is not None:
-        command = f"python -m engine calibrate {args.model} --method {args.method}"
-        scores = outlier_scores(model.structure, found.ranges, command)
-        save_scores(scores_path(model.structure, scores.provider), scores)
     save_recipe(args.out, found.recipe, model.structure)
-    if args.method == "dmq" and not args.recipe:
-        save_preset(model.structure, args.preset.upper(), found.recipe)
+    notes = [*_kept_outliers(model, args, found), *_kept_preset(model, args, found)]
     result = {"out": args.out, "recipe": found.recipe.hash, **_files(model, found), **_figures(found),
-              **_left_out(model, allocation, found), "sizes": sizes(model.structure, found.recipe),
+              **_left_out(model, allocation, plan, found), "notes": notes,
+              "sizes": sizes(model.structure, found.recipe),
               "stages": {k: {"seconds": s, "peak_mb": m} for k, (s, m) in found.stages.items()}}
     return result, _text(args.out, result, found)
 
@@ -114,6 +112,62 @@ def plan_of(args: argparse.Namespace) -> DmqPlan:
                    replace(CapturePlan(), images=args.images, steps=args.steps))
 
 
+def _check_groups(model: Model, plan: DmqPlan) -> None:
+    """The default number is cut to what there is; one that was asked for is not.
+
+    Raises:
+        InputError: more groups than sampling steps.
+    """
+    from engine.calibrate.capture import calibration_request
+    from engine.calibrate.ranges import GROUPS
+
+    steps = calibration_request(model, plan.capture).steps or 0
+    if plan.groups != GROUPS and plan.groups > steps:
+        raise InputError(f"--groups must be from 1 to {steps}, the sampling steps, got {plan.groups}; ask for fewer "
+                         f"groups or more --steps.")
+
+
+def _kept_outliers(model: Model, args: argparse.Namespace, found: Calibrated) -> list[str]:
+    """Outlier scores come with the ranges, of the layers that are quantized; they take no fuller one's place.
+
+    Returns:
+        What to say of it: nothing, or one line.
+    """
+    from engine.calibrate.outliers import outlier_scores
+    from engine.providers.files import find_scores, save_scores, scores_path
+
+    if found.ranges is None:
+        return []
+    command = f"python -m engine calibrate {args.model} --method {args.method}"
+    scores = outlier_scores(model.structure, found.ranges, command)
+    known = find_scores(model.structure).get(scores.provider)
+    if known and (len(scores.layers) < len(known.layers) or scores.trust.images < known.trust.images):
+        return [f"The known {scores.provider} scores are left, of {len(known.layers)} layers and {known.trust.images} "
+                f"images: this calibration looked at {len(scores.layers)} layers and {scores.trust.images} images."]
+    save_scores(scores_path(model.structure, scores.provider), scores)
+    return []
+
+
+def _kept_preset(model: Model, args: argparse.Namespace, found: Calibrated) -> list[str]:
+    """A preset is offered before the shipped one of its name, so only a run at the default settings becomes one.
+
+    Returns:
+        What to say of it: nothing, or one line.
+    """
+    from engine.calibrate.presets import save_preset
+
+    if args.method != "dmq" or args.recipe:
+        return []
+    usual = argparse.ArgumentParser()
+    arguments(usual)
+    others = [f"--{n.replace('_', '-')}" for n in SETTINGS if getattr(args, n) != usual.get_default(n)]
+    if others:
+        return [f"Not made the calibrated preset {args.preset.upper()}, because {', '.join(others)} "
+                f"{'is' if len(others) == 1 else 'are'} not at the default; {args.out} holds it."]
+    save_preset(model.structure, args.preset.upper(), found.recipe)
+    return []
+
+
 def _files(model: Model, found: Calibrated) -> dict[str, Any]:
     from engine.live.tables import tables_path
     from engine.live.weightsets import weight_set_path
@@ -137,8 +191,11 @@ def _figures(found: Calibrated) -> dict[str, Any]:
     }
 
 
-def _left_out(model: Model, allocation: Recipe, found: Calibrated) -> dict[str, Any]:
+def _left_out(model: Model, allocation: Recipe, plan: DmqPlan, found: Calibrated) -> dict[str, Any]:
     """What calibration could not do: layers by what kept them from it, and channels that are zero in every step."""
+    from engine.calibrate.allocation import not_taken
+    from engine.calibrate.problem import UNTOUCHED
+
     ranges, quantized = found.ranges, [x for x in model.structure.layers if x.choice in allocation.options]
     unseen = {x.name for x in quantized if x.choice in model.structure.unexecuted}
     unseen |= set(ranges.missing) if ranges else set()
@@ -146,10 +203,13 @@ def _left_out(model: Model, allocation: Recipe, found: Calibrated) -> dict[str, 
     for scaling in found.scalings.values():
         if scaling.tau is None:
             reasons.setdefault(scaling.reason, []).append(scaling.layer)
+    untouched = [n for n in found.recipe.activations if allocation.option(n).is_untouched]
     return {
+        "not_taken": not_taken(model.structure, allocation),
         "never_executed": [x.name for x in quantized if x.name in unseen],
         "inputs_left": [n for n in allocation.activations if n not in found.recipe.activations],
         "dead_channels": ranges.dead_channels() if ranges else {}, "not_scaled": reasons,
+        "not_shifted": {UNTOUCHED: untouched} if plan.shifts and untouched else {},
     }
 
 
@@ -157,10 +217,12 @@ def _said(result: dict[str, Any]) -> list[str]:
     """A line for each kind of `_left_out`, with how many and which."""
     dead = result["dead_channels"]
     lists = {
+        "in full precision, inputs too, because the weight method takes no such layers": result["not_taken"],
         "never executed, so nothing was calibrated": result["never_executed"],
         "inputs stay in full precision, because no range of them was seen": result["inputs_left"],
         f"input channels that are zero in every step, {sum(dead.values())} in all": list(dead),
         **{f"no scaling, because {reason}": names for reason, names in result["not_scaled"].items()},
+        **{f"no shifts, because {reason}": names for reason, names in result["not_shifted"].items()},
     }
     return [f"{what} (layers: {len(names)}): {', '.join(names[:NAMED])}" + (", ..." if len(names) > NAMED else "")
             for what, names in lists.items() if names]
@@ -172,4 +234,4 @@ def _text(out: str, result: dict[str, Any], found: Calibrated) -> str:
     said = (f"{out}: {result['sizes']['bits_per_weight']:.3f} stored bits per weight; {result['scaled']} of "
             f"{result['layers']} layers scaled, {result['blocks_learned']} of {result['blocks']} blocks with learned "
             f"rounding, {result['shifted']} layers with shifts (mean agreement {result['agreement']:.2f})")
-    return "\n".join([said, *_said(result)]) + "\n" + aligned(("stage", "time", "peak memory"), rows)
+    return "\n".join([said, *_said(result), *result["notes"]]) + "\n" + aligned(("stage", "time", "peak memory"), rows)

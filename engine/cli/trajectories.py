@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def orthogonality(model: Any, args: argparse.Namespace, command: str) -> Iterato
     from engine.providers.files import find_scores, save_scores, scores_path
     from engine.providers.weight_error import PROVIDER, weight_error
 
+    _check_first(model, args)
     weighting = Weighting(args.aggregate, BETA if args.beta == AUTO else _number(args.beta), args.decay, args.summed)
     plan = ProfilePlan(_capture_plan(args), args.profiled, args.features)
     found = [e for e in followed(score(model, plan, debiased=not args.biased, directory=_folder(args)), "orthogonality")
@@ -69,8 +70,37 @@ def orthogonality(model: Any, args: argparse.Namespace, command: str) -> Iterato
     if args.beta == AUTO:
         weighting = replace(weighting, beta=_searched(model, args, found, errors, weighting))
         command += f" --beta {weighting.beta:g}"
-    yield useful_scores(model.structure, found, errors, weighting, command)
+    useful = useful_scores(model.structure, found, errors, weighting, command)
+    _check_beta(useful.layers, weighting.beta)
+    yield useful
     yield linear_scores(model.structure, found, replace(weighting, tail=True), command=command)
+
+
+def _check_first(model: Any, args: argparse.Namespace) -> None:
+    """Pictures beyond the prompts would show the same ones again.
+
+    Raises:
+        InputError: the first picture is beyond the calibration prompts.
+    """
+    from engine.calibrate.capture import PART
+    from engine.providers.prompts import split_of
+
+    prompts = len(split_of(model).part(PART))
+    if prompts and args.first >= prompts:
+        raise InputError(f"--first must be from 0 to {prompts - 1}, because {args.model} has {prompts} calibration "
+                         f"prompts, got {args.first}; pass a smaller one.")
+
+
+def _check_beta(layers: Mapping[str, Mapping[str, float]], beta: float) -> None:
+    """A layer of no importance costs nothing at any width, and nothing tells such layers apart.
+
+    Raises:
+        InputError: the importance of most layers is rounded to 0.
+    """
+    lost = sum(bool(row) and not any(row.values()) for row in layers.values())
+    if 2 * lost > len(layers):
+        raise InputError(f"--beta {beta:g} rounds the importance of {lost} of {len(layers)} layers to 0, so nothing "
+                         f"tells them apart; pass a smaller one (default: 10).")
 
 
 def _number(text: str) -> float:
@@ -108,6 +138,7 @@ def activation_error(model: Any, args: argparse.Namespace) -> tuple[dict[str, An
     from engine.calibrate.activation_files import ActivationErrors, errors_path, save_activation_errors
     from engine.calibrate.capture import Captured, capture
 
+    _check_first(model, args)
     tables = model.find_tables(args.tables) if args.tables else None
     captured = [e for e in followed(capture(model, _capture_plan(args), directory=_folder(args)), "trajectories")
                 if isinstance(e, Captured)][-1]

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from engine.calibrate.channels import ChannelReport, Channels, report_path, save_report
-from engine.calibrate.orthogonality import Orthogonality, orthogonality_path, save_orthogonality
+from engine.calibrate.importance import Weighting
+from engine.calibrate.orthogonality import Orthogonality, orthogonality_path, save_orthogonality, useful_scores
 from engine.calibrate.presets import find_presets, save_preset
 from engine.calibrate.step_errors import StepErrors
 from engine.core.activation import STATIC, Activation
 from engine.core.graph import Structure
 from engine.core.recipe import uniform_bits
+from engine.core.record import Scores
 from explorer.analysis import Analysis
 from explorer.channelview import agreement_view, channels_text, find_reports, preferred, shifts_view
 from explorer.choices import Choices
@@ -135,6 +137,22 @@ def test_a_missing_record_is_said_and_one_that_is_there_is_shown(structure: Stru
     save_orthogonality(orthogonality_path(structure), record(structure))
     matrix, gamma, figure = logic.orthogonality(state)
     assert matrix["rows"] and gamma["rows"] and set(figure.data[0].y) == {4}
+
+
+def test_theta_is_drawn_with_the_weighting_of_the_scores_in_use(structure: Structure, cache: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    found, errors = record(structure), Scores("weight-error", structure.identity, "", {})
+    save_orthogonality(orthogonality_path(structure), found)
+    logic, state = analysis(structure)
+    for weighting in (Weighting(), Weighting(beta=2), Weighting("time-exp", 3, 0.5, True)):
+        scores = useful_scores(structure, found, errors, weighting)
+        monkeypatch.setattr(Backend, "scores", {"orthogonality": scores})
+        drawn = logic.orthogonality(state)[2].data[1]
+        theta = found.importance(structure, weighting)
+        assert list(drawn.y) == pytest.approx([theta[x.name] for x in structure.choices])
+    monkeypatch.setattr(Backend, "scores", {"orthogonality": replace(scores, about={"beta": "much"})})
+    matrix, _, figure = logic.orthogonality(state)
+    assert "how they were weighted" in matrix["empty"] and figure is None
 
 
 def test_models_without_weights_say_why(structure: Structure, cache: Path) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from engine.calibrate.allocation import preset_recipe
 from engine.calibrate.channels import Channels, load_report, report_path, save_report
+from engine.calibrate.presets import find_presets
+from engine.cli import calibrate
 from engine.cli.main import main
 from engine.core.errors import StoreError
-from engine.core.recipe import load_recipe
+from engine.core.places import CACHE_VARIABLE
+from engine.core.recipe import load_recipe, save_recipe
 from engine.models.quiet import quiet
 from engine.models.structure import read_structure
 from engine.models.tiny import TINY
@@ -80,6 +87,77 @@ def test_what_could_not_be_calibrated_is_counted_and_named(tmp_path: Path, capsy
     assert f"no range of them was seen (layers: 1): {unseen}\n" in text
 
 
+def calibrated(capsys: pytest.CaptureFixture[str], home: Path, tmp_path: Path, *words: str
+               ) -> tuple[dict[str, Any], str]:
+    """What the command answers in JSON and in text."""
+    command = ["calibrate", str(home), "--out", str(tmp_path / "made.json"), "--directory", str(tmp_path / "work"),
+               *SHORT, *words]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(command) == 0
+    return found, capsys.readouterr().out
+
+
+def test_fuller_outlier_scores_are_left(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    structure = read_structure(str(home))
+    found, _ = calibrated(capsys, home, tmp_path, "--method", "ranges")
+    first = find_scores(structure)["outliers"]
+    assert first.trust.images == 4 and found["notes"] == [], "none was known; then it is of equal reach"
+    calibrated(capsys, home, tmp_path, "--method", "ranges", "--exclude", "none")
+    whole = find_scores(structure)["outliers"]
+    assert len(whole.layers) > len(first.layers)
+    for words in ([], ["--images", "3", "--exclude", "none"]):
+        found, text = calibrated(capsys, home, tmp_path, "--method", "ranges", *words)
+        assert find_scores(structure)["outliers"] == whole
+        assert f"outliers scores are left, of {len(whole.layers)} layers and 4 images" in found["notes"][0]
+        assert found["notes"][0] in text.splitlines()
+
+
+def test_only_the_default_settings_make_a_preset(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    usual = argparse.ArgumentParser()
+    calibrate.arguments(usual)
+    chosen = vars(usual.parse_args(["m", "--method", "dmq", "--out", "o"]))
+    elsewhere = {"model", "method", "preset", "recipe", "out", "directory", "device", "offload", "dtype"}
+    assert set(calibrate.SETTINGS) == chosen.keys() - elsewhere
+    found, text = calibrated(capsys, home, tmp_path, "--method", "dmq", "--preset", "W4A6")
+    assert "Not made the calibrated preset W4A6, because --images, --steps, --rows," in found["notes"][0]
+    assert found["notes"][0] in text.splitlines() and str(tmp_path / "made.json") in found["notes"][0]
+    structure = read_structure(str(home))
+    assert find_presets(structure) == {}
+    short = [n.removeprefix("--").replace("-", "_") for n in SHORT[::2]]
+    monkeypatch.setattr(calibrate, "SETTINGS", tuple(n for n in calibrate.SETTINGS if n not in short))
+    found, _ = calibrated(capsys, home, tmp_path, "--method", "dmq", "--preset", "W4A6")
+    assert found["notes"] == [] and find_presets(structure)["W4A6"].hash == found["recipe"]
+
+
+def test_layers_that_a_weight_method_cannot_take_are_named(home: Path, tmp_path: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    found, text = calibrated(capsys, home, tmp_path, "--method", "ranges", "--preset", "W4A6", "--weights", "nf4")
+    recipe, structure = load_recipe(tmp_path / "made.json"), read_structure(str(home))
+    left = found["not_taken"]
+    assert left and {structure.layer(n).kind for n in left} == {"conv2d"} and not recipe.options.keys() & set(left)
+    assert f"takes no such layers (layers: {len(left)}): {left[0]}, " in text
+
+
+def test_inputs_of_untouched_layers_say_why_they_are_not_scaled(home: Path, tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    structure = read_structure(str(home))
+    recipe = preset_recipe(structure, "W4A6")
+    name = next(x.name for x in structure.choices if x.name in recipe.activations)
+    options = {n: o for n, o in recipe.options.items() if n != name}
+    save_recipe(tmp_path / "pair.json", replace(recipe, options=options, provenance={}), structure)
+    found, text = calibrated(capsys, home, tmp_path, "--method", "dmq", "--recipe", str(tmp_path / "pair.json"))
+    assert found["not_scaled"]["the layer is untouched"] == [name] == found["not_shifted"]["the layer is untouched"]
+    for kind in ("scaling", "shifts"):
+        assert f"no {kind}, because the layer is untouched (layers: 1): {name}" in text
+    setting = load_recipe(tmp_path / "made.json").activations[name]
+    assert not setting.scaled and not setting.shifted and found["not_taken"] == []
+
+
 def test_an_allocation_instead_of_a_preset(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = tmp_path / "a.json", tmp_path / "b.json"
     assert main(["allocate", str(home), "--bits", "5", "--method", "uniform", "--out", str(first)]) == 0
@@ -100,6 +178,8 @@ def test_outliers_as_scores(home: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(("words", "said"), [
     (["--preset", "W9A9"], "preset is written like"), (["--images", "1"], "--images"),
+    (["--groups", "5000"], "--groups must be from 1 to 3, the sampling steps, got 5000"),
+    (["--weights", "rtn"], "stored by one of uaq"), (["--weights", "int8", "--preset", "W4A8"], "not 'int8'"),
     (["--iterations", "0"], "iterations"), (["--rows", "1"], "inputs"), (["--exclude", "all"], "full precision"),
 ])
 def test_bad_input_is_one_sentence(words: list[str], said: str, home: Path, tmp_path: Path,

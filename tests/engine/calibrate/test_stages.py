@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from engine.calibrate.adaround import Rounding, RoundingPlan
+from engine.calibrate.adaround import BlockProblem, Rounding, RoundingPlan
+from engine.calibrate.adaround import _error as block_error
 from engine.calibrate.allocation import EXCLUSIONS, preset_recipe
 from engine.calibrate.capture import Captured
 from engine.calibrate.files import Folder
@@ -29,6 +30,7 @@ from engine.calibrate.ranges import Ranges, collect_ranges
 from engine.calibrate.roundings import holding, learn_roundings
 from engine.calibrate.rows import Rows, RowsPlan, draw_rows
 from engine.calibrate.scalings import Inputs, groups_of, learn_scalings, problem_of
+from engine.calibrate.units import units_of
 from engine.core.errors import InputError, StoreError
 from engine.core.layer import Role
 from engine.core.option import Option
@@ -140,6 +142,33 @@ def test_rounding_resumes_and_leaves_the_model(plain: Model, rows: Rows, allocat
     assert same(before, state(plain))
     again = of(Rounding, learn_roundings(plain, rows, weights, ROUND, folder=folder, only=[found[2].block]))
     assert [r.block for r in again] == [r.block for r in found[:3]] and not again[0].accepted
+
+
+@pytest.mark.parametrize(("shape", "kind", "axis"), [
+    ((4, 6, 5), "conv1d", 1), ((4, 5, 6), "linear", 2), ((4, 5, 6), "conv2d", 2),  # tokens, whatever made them
+    ((4, 6, 5, 5), "conv2d", 1), ((4, 6, 5, 5), "linear", 1), ((4, 6), "linear", 1)])
+def test_a_blocks_error_is_summed_over_channels(shape: tuple[int, ...], kind: str, axis: int) -> None:
+    wanted = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    held = torch.tensor([True, False, False, False])
+    problem = BlockProblem("b", {}, lambda _, rows: (torch.zeros(shape)[rows],), lambda rows: (wanted[rows],), held,
+                           kind)
+    error = block_error(problem, {}, torch.arange(4))
+    assert float(error) == pytest.approx(float(wanted.square().sum(axis).mean()))
+
+
+def test_a_block_knows_the_kind_of_its_last_layer(plain: Model, rows: Rows, allocation: Recipe,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: dict[str, str] = {}
+
+    def noted(problem: BlockProblem, *_: Any) -> Any:
+        kinds[problem.name] = problem.kind
+        nearest = {name: choice.nearest for name, choice in problem.choices.items()}
+        return Rounding(problem.name, nearest, 1.0, 1.0, 0.0, 1, 0.0, False)
+
+    monkeypatch.setattr("engine.calibrate.roundings.rounding_of", noted)
+    of(Rounding, learn_roundings(plain, rows, nearest(plain, allocation), ROUND))
+    last = {u.name: u.layers[-1].kind for u in units_of(plain.structure)}
+    assert kinds and kinds == {name: last[name] for name in kinds} and set(kinds.values()) == {"linear", "conv2d"}
 
 
 def test_methods_without_order_are_rounded_to_nearest(plain: Model, rows: Rows) -> None:
