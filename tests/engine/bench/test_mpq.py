@@ -103,6 +103,7 @@ def test_scores_that_are_missing_are_named(tmp_path: Path) -> None:
         MpqPlan(images=1)
 
 
+@pytest.mark.slow
 def test_three_random_recipes_a_group_the_first_as_if_it_were_alone(
         demo: Model, chosen: dict[tuple[str, str], Recipe]) -> None:
     assert MpqPlan().draws == 3

@@ -98,6 +98,7 @@ def calibrated(capsys: pytest.CaptureFixture[str], home: Path, tmp_path: Path, *
     return found, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_fuller_outlier_scores_are_left(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
@@ -115,6 +116,7 @@ def test_fuller_outlier_scores_are_left(home: Path, tmp_path: Path, capsys: pyte
         assert found["notes"][0] in text.splitlines()
 
 
+@pytest.mark.slow
 def test_only_the_default_settings_make_a_preset(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))

@@ -48,7 +48,8 @@ def test_static_activations_and_shifts_under_guidance(guided: Model, tmp_path: P
     assert {a.groups for a in found.recipe.activations.values()} == {2}
 
 
-@pytest.mark.parametrize(("name", "steps"), [("flux", 3), ("lumina2", 3), ("ddpm", 1)])
+@pytest.mark.parametrize(("name", "steps"), [pytest.param("flux", 3, marks=pytest.mark.slow), ("lumina2", 3),
+                                             ("ddpm", 1)])
 def test_scalings_are_learned_whatever_timesteps_count(name: str, steps: int, tiny_model: Callable[[str], Model]
                                                        ) -> None:
     """Shares of the schedule, falling or rising, and a single step."""
