@@ -19,14 +19,13 @@ from engine.analysis.additive import table_scores
 from engine.analysis.library import find_predictor
 from engine.analysis.predictor import LEAST_SUPPORT, Kind, Predictor
 from engine.analysis.ranking import Quality
+from engine.analysis.reach import Z_95
 from engine.core.errors import StudyError
 from engine.core.graph import Structure
 from engine.core.option import Option
 from engine.core.recipe import Recipe
 from engine.core.record import Scores, Trust
 from engine.core.sizes import full_bytes
-
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.evidence.agreement import DEFAULT_ORDER
 from engine.evidence.comparisons import comparisons
 from engine.evidence.markdown import goal, interval, number, table
 from engine.evidence.rounds import rounds
@@ -170,7 +171,7 @@ def _agreement(found: Mapping[str, Any]) -> str:
                  r["n"]) for r in ranked]
         lines += [f"Over {group['level']} at {group['option']}, truth `{group['measured']}`:",
                   table(("score", "Spearman", "95 %", "default attribution less this", "n"), rows)]
-        own = next((r for r in group["rows"] if r["name"].startswith("attribution-shapley")), None)
+        own = next((r for r in group["rows"] if r["name"] == DEFAULT_ORDER), None)
         if own and group["measured"] == TRUTH:
             lines.append(goal(f"default attribution over {group['level']}", own["spearman"], GOALS[group["level"]]))
         elif own:
